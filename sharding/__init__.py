@@ -1,0 +1,1 @@
+"""Sharding: any radiograph in, WebDataset tars and one index out."""

@@ -1,0 +1,1 @@
+"""Slow and plain versions that the fast code is held against."""

@@ -1,0 +1,1 @@
+"""Trainers: one recipe a file, from batches to checkpoints and predictions."""

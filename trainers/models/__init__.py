@@ -1,0 +1,1 @@
+"""The networks: encoder, Barlow Twins, detector."""
