@@ -61,30 +61,42 @@ def interval(value: float, values_B: NDArray[np.float64], num_positive_groups: i
 
     Fewer than 5 groups with the finding give no interval: a bootstrap over so few says nothing.
     """
-    if np.isnan(value):
-        return Estimate(None, reason="not defined: no such finding here")
-    if num_positive_groups < MIN_POSITIVE_GROUPS:
-        plural = "" if num_positive_groups == 1 else "s"
-        return Estimate(
-            float(value),
-            reason=f"{num_positive_groups} {what}{plural} with it; an interval needs {MIN_POSITIVE_GROUPS}",
-        )
+    refused = _refused(value, num_positive_groups, what)
+    if refused:
+        return refused
     low, high = _ends(values_B)
     return Estimate(float(value), low, high)
 
 
-def difference(value: float, values_a_B: NDArray[np.float64], values_b_B: NDArray[np.float64]) -> Estimate:
+def difference(
+    value: float,
+    values_a_B: NDArray[np.float64],
+    values_b_B: NDArray[np.float64],
+    num_positive_groups: int,
+    what: str = "image",
+) -> Estimate:
     """`value` = a - b on all images, with the percentile interval and two-sided p of the paired resamples.
 
     p = 2 (1 + m) / (B + 1), at most 1, m being the smaller count of resamples on one side of zero (zero on both):
     Davison and Hinkley, Bootstrap Methods and their Application, section 4.
     """
+    refused = _refused(value, num_positive_groups, what)
+    if refused:
+        return refused
     change_B = (values_a_B - values_b_B)[np.isfinite(values_a_B) & np.isfinite(values_b_B)]
-    if np.isnan(value) or not len(change_B):
-        return Estimate(None, reason="not defined: no such finding here")
     low, high = _ends(change_B)
     tail = min(int((change_B <= 0).sum()), int((change_B >= 0).sum()))
     return Estimate(float(value), low, high, p=min(1.0, 2 * (1 + tail) / (len(change_B) + 1)))
+
+
+def _refused(value: float, num_positive_groups: int, what: str) -> Estimate | None:
+    if np.isnan(value):
+        return Estimate(None, reason="not defined: nothing of it here")
+    if num_positive_groups < MIN_POSITIVE_GROUPS:
+        plural = "" if num_positive_groups == 1 else "s"
+        reason = f"{num_positive_groups} {what}{plural} with it; an interval needs {MIN_POSITIVE_GROUPS}"
+        return Estimate(float(value), reason=reason)
+    return None
 
 
 def _ends(values_B: NDArray[np.float64]) -> tuple[float, float]:

@@ -16,6 +16,11 @@ MAX_LOG_SCALE = math.log(1000 / 16)
 CHUNK_ELEMENTS = 1 << 24
 
 
+def widen(x: Tensor) -> Tensor:
+    """Half precision as float32, anything else as it is."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def make_anchors(
     grid: Sequence[tuple[int, int]],
     strides_px: Sequence[int],

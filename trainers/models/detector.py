@@ -31,7 +31,6 @@ from trainers.models.regions import RegionHeads, RegionSettings
 
 STAGE_STRIDES_PX = (4, 8, 16, 32)
 POOLED_STRIDE_PX = 64
-BatchNorms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +140,7 @@ class Detector(nn.Module):
         self._initialise()
         for part in self._frozen_parts():
             part.requires_grad_(False)
+        self.train()
 
     def _initialise(self) -> None:
         for module in (*self.backbone.fpn.modules(), *self.roi_heads.box_head.modules()):
@@ -164,7 +164,7 @@ class Detector(nn.Module):
         still = [self.backbone.body] if self.config.norm == "frozen" else self._frozen_parts()
         for part in still:
             for module in part.modules():
-                if isinstance(module, BatchNorms):
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
 

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from trainers.checkpoint import find_checkpoint
 from trainers.models.encoder import PLANS, Encoder
 
 IMAGENET_VERSIONS = {"imagenet_v1": "IMAGENET1K_V1", "imagenet_v2": "IMAGENET1K_V2"}
@@ -122,7 +123,7 @@ def read_weights(source: str, name: str) -> dict[str, Tensor]:
             return dict(load_file(path))
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, json.JSONDecodeError) as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = (str(error) or "it is empty").splitlines()[0][:200]
         raise ValueError(
             f"encoder.weights {source!r} is not a readable file of tensors ({reason}); give a whole .safetensors or a .pth"
             " of plain tensors"
@@ -143,16 +144,14 @@ def _tensors_of(loaded: Any, source: str) -> dict[str, Tensor]:
 
 
 def weights_file(folder: Path) -> Path:
-    """model.safetensors of a checkpoint folder, or of the newest whole checkpoint of a run folder."""
-    if (folder / "model.safetensors").is_file():
-        return folder / "model.safetensors"
-    whole = sorted(p.parent for p in folder.glob("checkpoints/step-*/manifest.json"))
-    if not whole:
-        raise ValueError(
-            f"encoder.weights '{folder}' is neither a checkpoint (no model.safetensors) nor a run with a whole checkpoint;"
-            " give a run that has one, or a file"
-        )
-    return whole[-1] / "model.safetensors"
+    """model.safetensors of a folder that holds one, or of the best or newest whole checkpoint of a run folder."""
+    weights = folder / "model.safetensors"
+    if weights.is_file() and not (folder / "manifest.json").is_file():
+        return weights
+    try:
+        return find_checkpoint(folder).path / "model.safetensors"
+    except ValueError as error:
+        raise ValueError(f"encoder.weights: {error}") from error
 
 
 def _imagenet(source: str, name: str) -> dict[str, Tensor]:

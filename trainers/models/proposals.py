@@ -58,8 +58,8 @@ class ProposalNetwork(nn.Module):
     def forward(self, maps: Sequence[Tensor], sizes_B2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Gives proposals_BP4, real_BP, and the raw logits_BN and offsets_BN4 (float32) that the losses need."""
         raw_logits, raw_offsets = self.head(list(maps))
-        logits = [x.float().permute(0, 2, 3, 1).flatten(1) for x in raw_logits]
-        offsets = [x.float().permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4) for x in raw_offsets]
+        logits = [bx.widen(x).permute(0, 2, 3, 1).flatten(1) for x in raw_logits]
+        offsets = [bx.widen(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4) for x in raw_offsets]
         with torch.no_grad():
             proposals, real = self._select(logits, offsets, self.anchors(maps), sizes_B2)
         return proposals, real, torch.cat(logits, 1), torch.cat(offsets, 1)
@@ -116,7 +116,7 @@ class ProposalNetwork(nn.Module):
             wanted_BS4 = bx.encode(true_BS4, anchors_N4[chosen_BS], UNIT)
         logits_BS = logits_BN.gather(1, chosen_BS)
         offsets_BS4 = offsets_BN4.gather(1, chosen_BS[..., None].expand(-1, -1, 4))
-        scored = F.binary_cross_entropy_with_logits(logits_BS, positive_BS.float(), reduction="none")
+        scored = F.binary_cross_entropy_with_logits(logits_BS, positive_BS.to(logits_BS.dtype), reduction="none")
         missed = (offsets_BS4 - wanted_BS4).abs().sum(-1)
-        weight = 1.0 / real_BS.sum(1, keepdim=True).clamp(min=1) / len(logits_BN)
+        weight = 1.0 / real_BS.sum(1, keepdim=True).clamp(min=1).to(scored.dtype) / len(logits_BN)
         return (scored * real_BS * weight).sum(), (missed * positive_BS * weight).sum()

@@ -57,19 +57,20 @@ class RegionHeads(nn.Module):
         first = s.strides_px[0].bit_length() - 3
         level_R = torch.floor(torch.log2(side_R / 56 + 1e-6)).clamp(first, first + len(maps) - 1).long() - first
         regions_R5 = torch.cat([image_R[:, None].to(regions_R4.dtype), regions_R4], dim=1)
-        pooled = regions_R4.new_zeros(len(regions_R4), maps[0].shape[1], s.pool_side, s.pool_side)
+        kind = bx.widen(maps[0][:0]).dtype
+        pooled = regions_R4.new_zeros(len(regions_R4), maps[0].shape[1], s.pool_side, s.pool_side, dtype=kind)
         for level, (level_map, stride) in enumerate(zip(maps, s.strides_px, strict=True)):
             at = torch.where(level_R == level)[0]
-            part = roi_align(
-                level_map.float(), regions_R5[at], s.pool_side, 1.0 / stride, s.sampling_ratio, aligned=True
-            )
+            level_map = bx.widen(level_map)
+            regions = regions_R5[at].to(level_map.dtype)
+            part = roi_align(level_map, regions, s.pool_side, 1.0 / stride, s.sampling_ratio, aligned=True)
             pooled = pooled.index_copy(0, at, part)
         return pooled
 
     def predict(self, maps: Sequence[Tensor], regions_R4: Tensor, image_R: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [R, F] and offsets [R, F, 4], float32; column 0 is background."""
+        """Logits [R, F] and offsets [R, F, 4], float32 under autocast; column 0 is background."""
         logits, offsets = self.box_predictor(self.box_head(self.pool(maps, regions_R4, image_R)))
-        return logits.float(), offsets.float().reshape(len(offsets), -1, 4)
+        return bx.widen(logits), bx.widen(offsets).reshape(len(offsets), -1, 4)
 
     def losses(
         self,
@@ -90,9 +91,9 @@ class RegionHeads(nn.Module):
         with torch.no_grad():
             owner, state = bx.match(boxes_BM4, valid_BM, proposals_BP4, s.positive_iou, s.positive_iou, None)
             itself = torch.arange(most, device=owner.device).expand(count, -1)
-            owner = torch.cat([itself, owner], 1)
-            state = torch.cat([valid_BM.to(torch.int8) * 2 - 1, state.masked_fill(~real_BP, -1)], 1)
-            candidates = torch.cat([boxes_BM4, proposals_BP4], 1)
+            owner = torch.cat([owner, itself], 1)
+            state = torch.cat([state.masked_fill(~real_BP, -1), valid_BM.to(torch.int8) * 2 - 1], 1)
+            candidates = torch.cat([proposals_BP4, boxes_BM4], 1)
             chosen_BS, real_BS = bx.sample(state, seeds_B, s.num_sampled, s.positive_share)
             image_R, slot_R = torch.where(real_BS)
             chosen_R = chosen_BS[image_R, slot_R]
@@ -101,8 +102,8 @@ class RegionHeads(nn.Module):
             positive_R = state[image_R, chosen_R] == 1
             wanted_R = torch.where(positive_R, findings_BM[image_R, owner_R] + 1, 0)
             wanted_R4 = bx.encode(boxes_BM4[image_R, owner_R], regions_R4, BOX_WEIGHTS)
-            weight_R = (1.0 / real_BS.sum(1).clamp(min=1) / count)[image_R]
         logits_RF, offsets_RF4 = self.predict(maps, regions_R4, image_R)
+        weight_R = (1.0 / real_BS.sum(1).clamp(min=1).to(logits_RF.dtype) / count)[image_R]
         named = F.cross_entropy(logits_RF, wanted_R, reduction="none")
         own_R4 = offsets_RF4.gather(1, wanted_R[:, None, None].expand(-1, 1, 4)).squeeze(1)
         missed = torch.where(positive_R, (own_R4 - wanted_R4).abs().sum(-1), 0.0)

@@ -1,0 +1,254 @@
+"""`cxr shard nih|vindr|folder`: radiographs and their csv files to a shard set."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import re
+import secrets
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster import config as configs
+from cluster import door
+from cluster.files import sha256_file, write_atomic
+from cluster.progress import Progress, format_seconds
+from cluster.tasks import available_cores, map_tasks
+from sharding.commit import clear_partial, commit, digest_of, hold, is_complete
+from sharding.folder import FolderConfig, read_folder
+from sharding.index import MANIFEST
+from sharding.nih import NihConfig, read_nih
+from sharding.options import NOT_IN_MANIFEST, OutputConfig, beside
+from sharding.pixels import UnreadableImage
+from sharding.privacy import open_key, pseudonym, read_key
+from sharding.sample import KEY_PATTERN, SPLITS, Cohort, Refusal, SourceImage
+from sharding.vindr import VindrConfig, read_vindr
+from sharding.writer import Encoding, ShardTask, encode_image, finished, write_shard
+
+NUM_TRIED = 8
+"""Images that `--dry_run` encodes for its estimate."""
+
+
+class TooManyFailures(Exception):
+    """More images or rows are unusable than the config allows; what is finished is kept."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The verb: first word nih, vindr or folder, then its flags. Gives the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    known: dict[str, tuple[type[OutputConfig], Callable[[Any], None]]] = {
+        "nih": (NihConfig, run),
+        "vindr": (VindrConfig, run),
+        "folder": (FolderConfig, run),
+    }
+    if not words or words[0] not in known:
+        asked = words[:1] in (["--help"], ["-h"])
+        print(
+            "usage: cxr shard nih|vindr|folder --root DIR --out DIR [...]   (cxr shard nih --help tells every field)",
+            file=sys.stdout if asked else sys.stderr,
+        )
+        return 0 if asked else 2
+    config_type, function = known[words[0]]
+    return door.enter(f"cxr shard {words[0]}", config_type, function, words[1:])
+
+
+def run(config: OutputConfig) -> None:
+    """Makes the shard set that `config` asks for, or goes on with it, or finds it complete.
+
+    Raises ValueError for what the user can repair, TooManyFailures, and what the machine raises.
+    """
+    out = config.out.absolute()
+    started = time.monotonic()
+    if not config.root.is_dir():
+        raise ValueError(f"root: {config.root} is not a folder")
+    cohort, secret = _read(config)
+    tasks, inputs, sources = _plan(config, cohort, secret)
+    if config.dry_run:
+        _estimate(config, cohort, secret)
+        return
+    if is_complete(out, inputs):
+        clear_partial(out)
+        print(f"{out} is complete already ({len(cohort.images):,} images): nothing to do")
+        return
+    with hold(out):
+        if is_complete(out, inputs):
+            return
+        refusals = _write(config, cohort, tasks)
+        _quarantine(beside(out, ".quarantine.jsonl"), refusals)
+        _judge(config, cohort, refusals)
+        kept = {k: v for k, v in configs.to_dict(config).items() if k not in NOT_IN_MANIFEST}
+        manifest = commit(out, tasks, inputs, kept, sources, len(cohort.refusals), _code_version())
+    _summary(out, manifest, refusals, time.monotonic() - started)
+
+
+def _read(config: OutputConfig) -> tuple[Cohort, bytes]:
+    key = config.key_path()
+    if config.dry_run:
+        secret = read_key(key) if key.exists() else secrets.token_bytes(32)
+    elif (config.out / MANIFEST).exists() and not key.exists():
+        raise ValueError(f"key_file: {config.out} is a complete shard set, but its key {key} is missing: give it back")
+    else:
+        secret = open_key(key, config.out)
+    match config:
+        case NihConfig():
+            return read_nih(config, secret), secret
+        case VindrConfig():
+            return read_vindr(config, secret), secret
+        case FolderConfig():
+            return read_folder(config, secret), secret
+    raise AssertionError(config)
+
+
+def _plan(
+    config: OutputConfig, cohort: Cohort, secret: bytes
+) -> tuple[list[ShardTask], str, dict[str, Any]]:
+    """Tasks (no shard crosses a split), a digest of all that decides the bytes, and the sources for the manifest."""
+    if not cohort.images:
+        some = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in cohort.refusals[:3])
+        raise ValueError(f"root: {config.root} gives no usable image ({len(cohort.refusals)} refused: {some})")
+    keys = Counter(image.key for image in cohort.images)
+    assert all(KEY_PATTERN.fullmatch(key) for key in keys), [key for key in keys if not KEY_PATTERN.fullmatch(key)][:3]
+    assert keys.total() == len(keys), keys.most_common(3)
+    encoding = _encoding(config)
+    settings = {
+        "config": {k: v for k, v in configs.to_dict(config).items() if k not in NOT_IN_MANIFEST},
+        "findings": cohort.findings,
+        "code_version": _code_version(),
+        "key": pseudonym(secret, "key of", "this shard set"),
+    }
+    tasks: list[ShardTask] = []
+    described: list[str] = []
+    num_bytes = 0
+    for split in SPLITS:
+        images = [image for image in cohort.images if image.split == split]
+        for begin in range(0, len(images), config.samples_per_shard):
+            part = tuple(images[begin : begin + config.samples_per_shard])
+            stats = [Path(image.path).stat() for image in part]
+            num_bytes += sum(stat.st_size for stat in stats)
+            about = [_about(image, stat.st_size) for image, stat in zip(part, stats, strict=True)]
+            described.append(digest_of(about))
+            digest = digest_of([settings, len(tasks), about, [stat.st_mtime_ns for stat in stats]])
+            tasks.append(
+                ShardTask(
+                    len(tasks), config.name, config.out.absolute(), cohort.findings, part, encoding, secret, digest
+                )
+            )
+    sources: dict[str, Any] = {
+        "tables": [
+            {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in cohort.tables
+        ],
+        "images": {"number": len(cohort.images), "bytes": num_bytes},
+    }
+    return tasks, digest_of([settings, described, sources]), sources
+
+
+def _about(image: SourceImage, num_bytes: int) -> dict[str, Any]:
+    about = dataclasses.asdict(image)
+    del about["path"]
+    return about | {"bytes": num_bytes}
+
+
+def _write(config: OutputConfig, cohort: Cohort, tasks: list[ShardTask]) -> list[Refusal]:
+    """Makes every shard that is not finished; gives all refusals, the reader's first."""
+    refusals = list(cohort.refusals)
+    _judge(config, cohort, refusals)
+    results = {task.shard: finished(task) for task in tasks}
+    missing = [task for task in tasks if results[task.shard] is None]
+    num_left = sum(len(task.images) for task in missing)
+    if len(missing) < len(tasks):
+        print(f"{len(tasks) - len(missing)} of {len(tasks)} shards are there from an earlier run", file=sys.stderr)
+    with Progress(num_left, f"shard {config.name}") as progress:
+        for result in map_tasks(write_shard, missing, config.processes):
+            results[result.shard] = result
+            progress.update(result.num_images)
+            _judge(config, cohort, [*refusals, *(r for found in results.values() if found for r in found.refusals)])
+    return refusals + [refusal for task in tasks for refusal in _known(results[task.shard]).refusals]
+
+
+def _known(result: Any) -> Any:
+    assert result is not None
+    return result
+
+
+def _judge(config: OutputConfig, cohort: Cohort, refusals: Sequence[Refusal]) -> None:
+    """Raises TooManyFailures where the refusals so far are more than the config allows."""
+    num_all = len(cohort.images) + len(cohort.refusals)
+    if not refusals or (not config.strict and len(refusals) <= config.max_bad_share * num_all):
+        return
+    listed = beside(config.out, ".quarantine.jsonl")
+    _quarantine(listed, refusals)
+    first = refusals[0]
+    if config.strict:
+        raise TooManyFailures(f"{first.name}: {first.reason} (--strict stops at the first)")
+    raise TooManyFailures(
+        f"{len(refusals):,} of {num_all:,} images and rows are unusable, more than --max_bad_share "
+        f"{config.max_bad_share:g}; the first: {first.name}: {first.reason}. All are listed in {listed}"
+    )
+
+
+def _quarantine(path: Path, refusals: Sequence[Refusal]) -> None:
+    """The list of what was set aside, with original names: beside the shard set, for its owner's eyes (0600)."""
+    lines = [json.dumps({"name": refusal.name, "reason": refusal.reason}) + "\n" for refusal in refusals]
+    write_atomic(path, "".join(lines))
+    path.chmod(0o600)
+
+
+def _estimate(config: OutputConfig, cohort: Cohort, secret: bytes) -> None:
+    """Prints what a run would do, from a handful of images spread over the cohort."""
+    encoding = _encoding(config)
+    step = max(1, len(cohort.images) // NUM_TRIED)
+    tried = cohort.images[::step][:NUM_TRIED]
+    num_bytes, num_done = 0, 0
+    started = time.monotonic()
+    for image in tried:
+        try:
+            members, _ = encode_image(image, cohort.findings, encoding, secret)
+        except UnreadableImage as error:
+            print(f"would be set aside: {image.name}: {error}")
+            continue
+        num_bytes += sum(512 + -(-len(data) // 512) * 512 for data in members.values())
+        num_done += 1
+    seconds = (time.monotonic() - started) / len(tried)
+    processes = config.processes or available_cores()
+    source_bytes = sum(Path(image.path).stat().st_size for image in cohort.images)
+    splits = Counter(image.split or "(none)" for image in cohort.images)
+    print(configs.describe(config))
+    print(f"images      {len(cohort.images):,} ({', '.join(f'{n:,} {split}' for split, n in splits.items())})")
+    print(f"set aside   {len(cohort.refusals):,} before any is opened")
+    print(f"source      {source_bytes / 1e9:.3f} GB")
+    if num_done:
+        print(f"shard set   about {num_bytes / num_done * len(cohort.images) / 1e9:.3f} GB")
+    print(f"time        about {format_seconds(seconds * len(cohort.images) / processes)} with {processes} processes")
+
+
+def _encoding(config: OutputConfig) -> Encoding:
+    return Encoding(config.max_side_px, config.levels, config.quality, config.keep_burned_in)
+
+
+def _summary(out: Path, manifest: dict[str, Any], refusals: Sequence[Refusal], seconds: float) -> None:
+    num_bytes = sum(entry["bytes"] for entry in manifest["files"].values())
+    print(
+        f"{out}: {manifest['num_samples']:,} images in {len(manifest['shards'])} shards, "
+        f"{num_bytes / 1e6:,.1f} MB, {format_seconds(seconds)}"
+    )
+    for split, counts in manifest["counts"].items():
+        print(f"  {split or '(no split)'}: " + ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items()))
+    if refusals:
+        print(f"  set aside: {len(refusals):,}, listed in {beside(out, '.quarantine.jsonl')}")
+        for reason, number in Counter(re.sub(r"\d+", "#", refusal.reason) for refusal in refusals).most_common(5):
+            print(f"    {number:,} x {reason}")
+
+
+def _code_version() -> str:
+    return importlib.metadata.version("barlow-cxr")
+
+
+if __name__ == "__main__":
+    from sharding.build import main as imported_main
+
+    sys.exit(imported_main())

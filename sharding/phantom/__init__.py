@@ -1,0 +1,1 @@
+"""Phantom cohorts: drawn radiographs with findings, written as two hospitals write them."""

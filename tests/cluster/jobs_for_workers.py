@@ -1,0 +1,57 @@
+"""What the tests let Ray's workers do: importable there by name."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from cluster import workers, world
+
+
+@dataclass(frozen=True, slots=True)
+class JobConfig:
+    """Where the ranks write, and which rank fails how."""
+
+    out: Path
+    """folder"""
+    fail: str = ""
+    """"", "value", "runtime" or "once" """
+    num_steps: int = 2
+    """reports"""
+
+
+def sum_ranks(config: JobConfig) -> None:
+    """Each rank writes what the sum over the ranks of (rank + 1) is, and where it ran."""
+    me = world.current_world()
+    world.open_process_group(me)
+    total = torch.tensor([me.rank + 1.0])
+    dist.all_reduce(total)
+    if config.fail == "value" and me.rank == me.size - 1:
+        raise ValueError("data.shards is 'nowhere': there is no such folder")
+    if config.fail == "runtime" and me.rank == 0:
+        raise RuntimeError("the loss is not finite at step 3")
+    attempts = len(list(config.out.glob("attempt-*")))
+    if config.fail == "once" and me.is_main and attempts == 0:
+        (config.out / "attempt-0").touch()
+        raise RuntimeError("lost once")
+    for step in range(config.num_steps):
+        checkpoint = config.out / "checkpoints" / f"step-{step:08d}"
+        if me.is_main:
+            checkpoint.mkdir(parents=True, exist_ok=True)
+            (checkpoint / "manifest.json").write_text("{}")
+        workers.report({"step": float(step)}, checkpoint if me.is_main else None)
+    told = {
+        "rank": me.rank,
+        "size": me.size,
+        "device": me.device,
+        "sum": total.item(),
+        "cwd": os.getcwd(),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "mark": os.environ.get("CXR_TEST_MARK"),
+        "process": os.getpid(),
+    }
+    (config.out / f"rank-{me.rank}.json").write_text(json.dumps(told))
+    world.close_process_group()

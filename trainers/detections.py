@@ -1,0 +1,93 @@
+"""From a detector and a loader to predictions: every rank finds in its own images, rank 0 puts them together.
+
+Shapes: n images of a batch, K boxes of an image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from cluster.progress import Progress
+from eval.predictions import Origin, Predictions
+from loaders.loader import DetectBatch, Loader
+from trainers.models.detector import Detector
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found on one image, best score first."""
+
+    row: int
+    """Row number through the loader's shard sets."""
+    boxes_K4: npt.NDArray[np.float32]
+    """Original pixels, within the image, with area."""
+    findings_K: npt.NDArray[np.int16]
+    scores_K: npt.NDArray[np.float32]
+    """0..1."""
+
+
+def find(
+    detector: nn.Module, loader: Loader[DetectBatch], precision: Literal["bf16", "fp32"], progress: Progress | None = None
+) -> list[Found]:
+    """Detections on this rank's images of one pass. The detector is put in evaluation mode and back."""
+    assert isinstance(detector, Detector)
+    device = next(detector.parameters()).device
+    was_training = detector.training
+    detector.eval()
+    found: list[Found] = []
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        for batch in loader.epoch():
+            if len(batch.rows):
+                found += _of_batch(batch, detector(batch.images, batch.sizes.to(device)))
+            if progress is not None:
+                progress.update(batch.global_size)
+    detector.train(was_training)
+    return found
+
+
+def _of_batch(batch: DetectBatch, results: list[dict[str, torch.Tensor]]) -> list[Found]:
+    boxes = [result["boxes"].float().cpu().numpy() for result in results]
+    placed = batch.placement.boxes_to_original(
+        np.concatenate(boxes).astype(np.float64), np.repeat(np.arange(len(boxes)), [len(b) for b in boxes])
+    )
+    found, start = [], 0
+    for i, (row, result) in enumerate(zip(batch.rows.tolist(), results, strict=True)):
+        height, width = batch.placement.originals_n2[i]
+        limit = np.array([width, height, width, height], np.float32)
+        boxes_K4 = np.clip(placed[start : start + len(boxes[i])].astype(np.float32), 0, limit)
+        start += len(boxes[i])
+        keep_K = (boxes_K4[:, 2:] > boxes_K4[:, :2]).all(axis=1)
+        findings_K = result["findings"].cpu().numpy().astype(np.int16)
+        found.append(Found(row, boxes_K4[keep_K], findings_K[keep_K], result["scores"].float().cpu().numpy()[keep_K]))
+    return found
+
+
+def gather(found: list[Found]) -> list[Found]:
+    """What all ranks found, in the order of rows, the same list on every rank. A row that two ranks saw counts once."""
+    parts: list[list[Found] | None] = [found]
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        parts = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, found)
+    rows = {one.row: one for part in parts if part for one in part}
+    return [rows[row] for row in sorted(rows)]
+
+
+def to_predictions(found: list[Found], loader: Loader[DetectBatch], origin: Origin) -> Predictions:
+    """The detections of a loader's images in the form of the predictions file."""
+    lengths = [len(one.scores_K) for one in found]
+    return Predictions(
+        findings=tuple(loader.findings),
+        keys=tuple(loader.selection.key_of(one.row) for one in found),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        finding_D=np.concatenate([np.zeros(0, np.int16), *(one.findings_K for one in found)]),
+        score_D=np.concatenate([np.zeros(0, np.float32), *(one.scores_K for one in found)]),
+        boxes_D4=np.concatenate([np.zeros((0, 4), np.float32), *(one.boxes_K4 for one in found)]),
+        origin=origin,
+    )
