@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import logging
 import os
 import secrets
 import signal
@@ -51,7 +52,8 @@ def run_on_workers(train: Callable[[C], None], config: C, scale: ScaleConfig, ru
 def report(metrics: dict[str, float], checkpoint_dir: Path | None) -> None:
     """Tells Ray Train about numbers and, where there is one, a finished checkpoint folder under the run's folder.
 
-    The folder is registered where it lies and not copied. Every rank must call this equally often: it is a barrier.
+    The folder is registered where it lies and not copied. Every rank must call this equally often: it is a barrier
+    that may take half a second, so call it per checkpoint and not per step.
     Does nothing outside Ray Train's workers.
     """
     if "ray.train" not in sys.modules:
@@ -75,6 +77,11 @@ def _on_ray_train() -> bool:
     return True
 
 
+def _is_alone() -> bool:
+    """True where no cluster is known, so that Ray is started here and ends with this process."""
+    return not os.environ.get("RAY_ADDRESS")
+
+
 def _set_environment(scale: ScaleConfig) -> None:
     """Settings that Ray reads when it is imported or started; what the user has set stays."""
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # relative paths keep their meaning
@@ -82,7 +89,10 @@ def _set_environment(scale: ScaleConfig) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    if "ray" not in sys.modules and "RAY_ADDRESS" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # a report waits for the next of these
+    if _is_alone():
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    if "ray" not in sys.modules and _is_alone() and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"  # read once, at the import; other users of this machine stay out
         if "RAY_AUTH_TOKEN_PATH" not in os.environ:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -96,10 +106,10 @@ def _ray(scale: ScaleConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level="warning")
-    else:
+    if _is_alone():
         _start_local_ray(scale)
+    else:
+        ray.init(logging_level="warning")
     try:
         yield
     finally:
@@ -107,7 +117,10 @@ def _ray(scale: ScaleConfig) -> Iterator[None]:
 
 
 def _start_local_ray(scale: ScaleConfig) -> None:
-    """Ray on this machine alone: loopback only, its own token, no dashboard, no more shared memory than there is."""
+    """Ray on this machine alone: no dashboard, no more shared memory than there is, and closed by the token.
+
+    Ray listens on all interfaces whatever address it is given, so the token is what keeps strangers out.
+    """
     import ray
 
     root = str(Path(__file__).resolve().parents[1])
@@ -124,7 +137,6 @@ def _start_local_ray(scale: ScaleConfig) -> None:
         logging_level="warning",
         log_to_driver=True,
         object_store_memory=max(_MIN_OBJECT_STORE_BYTES, min(_OBJECT_STORE_BYTES, room)),
-        _node_ip_address="127.0.0.1",
     )
 
 
@@ -146,20 +158,29 @@ def _interruptible() -> Iterator[None]:
 def _fit(train: Callable[[C], None], config: C, scale: ScaleConfig, run_dir: Path) -> None:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2._internal.execution import context as execution_context
     from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
     resources: dict[str, float] = {"CPU": scale.cpus_per_worker}
     if scale.gpus_per_worker:
         resources["GPU"] = scale.gpus_per_worker
     on_gpu = scale.gpus_per_worker > 0
+    alone = _is_alone()
+
+    class Trainer(TorchTrainer):  # type: ignore[misc]
+        def _create_default_callbacks(self) -> list[Any]:
+            """Without the guard of abandoned places, which needs a dashboard: a Ray of our own ends with us."""
+            callbacks = super()._create_default_callbacks()
+            return [each for each in callbacks if not (alone and "PlacementGroupCleaner" in type(each).__name__)]
 
     def on_worker() -> None:
+        logging.getLogger(execution_context.__file__).setLevel(logging.WARNING)  # it tells every report
         if not on_gpu:
             os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
         world.set_timeout(scale.timeout_seconds)
         train(config)
 
-    trainer = TorchTrainer(
+    trainer = Trainer(
         on_worker,
         torch_config=TorchConfig(
             backend=world.backend_for("cuda:0" if on_gpu else "cpu"), timeout_s=scale.timeout_seconds

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.files import write_atomic
-from cluster.version import code_version
 from eval import auc, detection, intervals
 from eval.intervals import Estimate
 from eval.predictions import Predictions
@@ -80,8 +79,9 @@ def evaluate(
     prior: Predictions | None = None,
     num_resamples: int = 1000,
     seed: int = 0,
+    commit: str = "",
 ) -> dict[str, Any]:
-    """The content of metrics.json. `prior` is another predictor on the same images (see `eval.prior`), compared by
+    """The content of metrics.json; `commit` is the version of this code (`cluster.version`). `prior` is another predictor on the same images (see `eval.prior`), compared by
     paired differences. Raises ValueError where predictions and truth do not fit together.
     """
     if num_resamples < 2:
@@ -95,7 +95,7 @@ def evaluate(
         "split": truth.split,
         "shards": list(truth.shards),
         "checkpoint": predictions.origin.checkpoint,
-        "commit": code_version(),
+        "commit": commit,
         "config": predictions.origin.config,
         "num_images": len(truth.keys),
         "num_groups": int(truth.group_N.max()) + 1,

@@ -9,7 +9,7 @@ Shapes: n samples of a batch, S the side of a canvas. Images are height, width, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import cv2
@@ -29,8 +29,6 @@ Source = Callable[[], tuple[list[npt.NDArray[np.uint8]], Arguments]]
 StopIteration at the end."""
 
 _FILTERS = {"linear": types.INTERP_LINEAR, "cubic": types.INTERP_CUBIC}
-_VIEW_DTYPES = [types.FLOAT, types.FLOAT, types.FLOAT, types.FLOAT, types.FLOAT, types.BOOL]
-_VIEW_NDIMS = [1, 1, 0, 0, 0, 0]
 
 
 class PixelPipeline:
@@ -39,7 +37,9 @@ class PixelPipeline:
     def __init__(self, graph: Any, device: str) -> None:
         self._graph = graph
         self._device = torch.device(device)
-        self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
+        self._stream: torch.cuda.Stream | None = None
+        if self._device.type == "cuda":
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         self._graph.build()
 
     def run(self) -> tuple[torch.Tensor, ...]:
@@ -58,14 +58,16 @@ class PixelPipeline:
 
     def _copy(self, output: Any) -> torch.Tensor:
         dense = output.as_tensor()
-        return feed_ndarray(dense, torch.empty(dense.shape(), dtype=torch.uint8, device=self._device), self._stream)
+        tensor = torch.empty(dense.shape(), dtype=torch.uint8, device=self._device)
+        feed_ndarray(dense, tensor, self._stream)
+        return tensor
 
 
 def two_view_pipeline(
     config: TwoViewConfig, source: Source, max_batch: int, device: str, num_threads: int, prefetch: int
 ) -> PixelPipeline:
     """Two views of each sample: tensors [n, size_px, size_px, 1] twice. `prefetch`: batches DALI works ahead."""
-    graph = _two_views(config, source, device, **_options(max_batch, device, num_threads, prefetch))
+    graph = _two_views(config, _flat(source), device, **_options(max_batch, device, num_threads, prefetch))
     return PixelPipeline(graph, device)
 
 
@@ -80,17 +82,21 @@ def canvas_pipeline(
 ) -> PixelPipeline:
     """Each sample in the upper left of a canvas of zeros: one tensor [n, size_px, size_px, 1]."""
     options = _options(max_batch, device, num_threads, prefetch)
-    return PixelPipeline(_canvas(size_px, interpolation, source, device, **options), device)
+    return PixelPipeline(_canvas(size_px, interpolation, _flat(source), device, **options), device)
 
 
-def two_view_arguments(views: tuple[ViewParameters, ...], stored_ratio_n2: npt.NDArray[np.float64]) -> Arguments:
+def two_view_arguments(
+    config: TwoViewConfig, views: Sequence[ViewParameters], stored_ratio_n2: npt.NDArray[np.float64]
+) -> Arguments:
     """Batch arrays for two_view_pipeline. `stored_ratio_n2`: decoded pixels per pixel of the windows (y, x)."""
     arguments: list[npt.NDArray[Any]] = []
-    for view in views:
+    for number, view in enumerate(views):
         start_n2 = view.window_start_n2 * stored_ratio_n2
         end_n2 = (view.window_start_n2 + view.window_size_n2) * stored_ratio_n2
         arguments += _roi(start_n2, end_n2, view.flip_n)
-        arguments += [view.brightness_n, view.contrast_n, view.blur_sigma_n, view.solarize_n]
+        arguments += [view.brightness_n, view.contrast_n]
+        arguments += [view.blur_sigma_n] if config.blur[number] > 0 else []
+        arguments += [view.solarize_n] if config.solarize[number] > 0 else []
     return tuple(arguments)
 
 
@@ -162,26 +168,36 @@ def _decoded(encoded: Any, device: str) -> Any:
     return fn.decoders.image(encoded, device=placed, output_type=types.GRAY, adjust_orientation=False)
 
 
-@pipeline_def
+@pipeline_def  # type: ignore[untyped-decorator]
 def _decode(source: Callable[[], list[npt.NDArray[np.uint8]]], device: str) -> Any:
     return _decoded(fn.external_source(source=source, dtype=types.UINT8, ndim=1), device)
 
 
-@pipeline_def(enable_conditionals=True)
-def _two_views(config: TwoViewConfig, source: Source, device: str) -> Any:
+@pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]
+def _two_views(config: TwoViewConfig, source: Callable[[], tuple[Any, ...]], device: str) -> Any:
+    first, second = _view_inputs(config, 0), _view_inputs(config, 1)
+    inputs = [(types.UINT8, 1), *first, *second]
     encoded, *arguments = fn.external_source(
-        source=_flat(source),
-        num_outputs=1 + 2 * len(_VIEW_DTYPES),
-        dtype=[types.UINT8, *_VIEW_DTYPES, *_VIEW_DTYPES],
-        ndim=[1, *_VIEW_NDIMS, *_VIEW_NDIMS],
+        source=source,
+        num_outputs=len(inputs),
+        dtype=[dtype for dtype, _ in inputs],
+        ndim=[ndim for _, ndim in inputs],
     )
     image = _decoded(encoded, device)
-    half = len(_VIEW_DTYPES)
+    half = len(first)
     return _one_view(config, 0, image, arguments[:half], device), _one_view(config, 1, image, arguments[half:], device)
 
 
+def _view_inputs(config: TwoViewConfig, number: int) -> list[tuple[Any, int]]:
+    """Type and number of dimensions of each of a view's arguments; there are none for work that is never done."""
+    inputs = [(types.FLOAT, 1), (types.FLOAT, 1), (types.FLOAT, 0), (types.FLOAT, 0)]
+    inputs += [(types.FLOAT, 0)] if config.blur[number] > 0 else []
+    inputs += [(types.BOOL, 0)] if config.solarize[number] > 0 else []
+    return inputs
+
+
 def _one_view(config: TwoViewConfig, number: int, image: Any, arguments: list[Any], device: str) -> Any:
-    start, end, brightness, contrast, sigma, solarize = arguments
+    start, end, brightness, contrast, *rest = arguments
     size = [config.size_px, config.size_px]
     view = fn.resize(image, size=size, roi_start=start, roi_end=end, interp_type=_FILTERS[config.interpolation])
     mean = fn.reductions.mean(view)
@@ -189,23 +205,17 @@ def _one_view(config: TwoViewConfig, number: int, image: Any, arguments: list[An
         view = fn.brightness_contrast(view, brightness=brightness, contrast=contrast, contrast_center=mean)
     else:  # the mean is on the GPU, where operators take no arguments from; on a CPU the arithmetic is 40 % slower
         view = fn.cast(brightness.gpu() * (mean + contrast.gpu() * (view - mean)), dtype=types.UINT8)
-    if config.blur[number] > 0:
-        if sigma > 0:
-            view = fn.gaussian_blur(view, sigma=sigma)
-        else:
-            view = view  # noqa: PLW0127
-    if config.solarize[number] > 0:
-        if solarize:
-            view = view ^ fn.cast((view >= SOLARIZE_THRESHOLD) * 255, dtype=types.UINT8)
-        else:
-            view = view  # noqa: PLW0127
+    if config.blur[number] > 0 and rest[0] > 0:
+        view = fn.gaussian_blur(view, sigma=rest[0])
+    if config.solarize[number] > 0 and rest[-1]:
+        view = view ^ fn.cast((view >= SOLARIZE_THRESHOLD) * 255, dtype=types.UINT8)
     return view
 
 
-@pipeline_def
-def _canvas(size_px: int, interpolation: Interpolation, source: Source, device: str) -> Any:
+@pipeline_def  # type: ignore[untyped-decorator]
+def _canvas(size_px: int, interpolation: Interpolation, source: Callable[[], tuple[Any, ...]], device: str) -> Any:
     encoded, start, end, size = fn.external_source(
-        source=_flat(source),
+        source=source,
         num_outputs=4,
         dtype=[types.UINT8, types.FLOAT, types.FLOAT, types.FLOAT],
         ndim=1,

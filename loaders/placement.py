@@ -1,7 +1,7 @@
 """Where an image lies on a detector's square canvas, and boxes there and back.
 
-A window of the original image is resized by one ratio and put into the upper left corner of a canvas of zeros; the flip,
-if any, is within the content. Coordinates are continuous: pixel i covers i .. i + 1.
+A window of the original image is resized by one ratio and put into the upper left corner of a canvas of zeros; the
+flip, if any, is within the content. Coordinates are continuous: pixel i covers i .. i + 1.
 
 Shapes: n samples of a batch, B boxes of all of them. Boxes are x_min, y_min, x_max, y_max.
 """
@@ -34,7 +34,7 @@ class Placement:
 
     @property
     def scales_n2(self) -> npt.NDArray[np.float64]:
-        """Canvas pixels per original pixel (x, y), float64 [n, 2]; they differ by the rounding of the content's size."""
+        """Canvas pixels per original pixel (x, y), float64 [n, 2]; they differ by the content's rounding."""
         return (self.sizes_n2 / self.window_size_n2)[:, ::-1]
 
 
@@ -47,8 +47,8 @@ def place(
 ) -> Placement:
     """Fits images (height, width) into a canvas of `size_px`, keeping their ratio, times `scale_n`.
 
-    A side s becomes int(s * ratio + .5), as mmdetection 2.28 rounds. What a scale above 1 pushes over the border is left
-    out: the window is then smaller than the image, and `corner_n2` in [0, 1) says where between its ends (y, x).
+    A side s becomes int(s * ratio + .5), as mmdetection 2.28 rounds. What a scale above 1 pushes over the border is
+    left out: the window is then smaller than the image, and `corner_n2` in [0, 1) says where between its ends (y, x).
     """
     originals = originals_n2.astype(np.float64)
     ratio_n1 = size_px * (scale_n / originals.max(axis=1))[:, None]
@@ -61,9 +61,9 @@ def place(
 def boxes_to_canvas(
     boxes_B4: npt.NDArray[np.float32], sample_B: npt.NDArray[np.int64], placement: Placement
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Boxes in original pixels to canvas pixels, float32 [B, 4], clipped to the content; and which to keep, bool [B].
+    """Boxes in original pixels to canvas pixels, float32 [B, 4], clipped to the content; and which to keep, [B].
 
-    `sample_B` says which image of the batch a box is of. Boxes with less than MIN_BOX_PX of a side left are not to keep.
+    `sample_B` says which image of the batch a box is of. Boxes with less than MIN_BOX_PX of a side left are not kept.
     """
     scale_B2 = placement.scales_n2[sample_B]
     start_B2 = placement.window_start_n2[sample_B][:, ::-1]
@@ -71,7 +71,7 @@ def boxes_to_canvas(
     low_B2 = np.clip((boxes_B4[:, :2] - start_B2) * scale_B2, 0, size_B2)
     high_B2 = np.clip((boxes_B4[:, 2:] - start_B2) * scale_B2, 0, size_B2)
     _mirror(low_B2, high_B2, size_B2, placement.flip_n[sample_B])
-    keep_B = ((high_B2 - low_B2) >= MIN_BOX_PX).all(axis=1)
+    keep_B = np.all(high_B2 - low_B2 >= MIN_BOX_PX, axis=1)
     return np.concatenate([low_B2, high_B2], axis=1).astype(np.float32), keep_B
 
 

@@ -57,7 +57,7 @@ class Plan:
         self.num_steps = whole if drop_last or rest == 0 else whole + 1
 
     def rows(self, epoch: int, step: int) -> npt.NDArray[np.int64]:
-        """Positions of the samples of a global batch, int64 [B]; fewer than `global_batch` only in a kept last batch."""
+        """Positions of the samples of a global batch, int64 [B]; fewer than `global_batch` in a kept last one."""
         if not 0 <= step < self.num_steps:
             raise ValueError(f"step = {step}: an epoch has steps 0 to {self.num_steps - 1}")
         begin = step * self.global_batch

@@ -73,10 +73,13 @@ def uniforms(
     seed: int, epoch: int, identity_N: npt.NDArray[np.uint64], stream: int, block: int = 0
 ) -> npt.NDArray[np.float64]:
     """Four numbers uniform in [0, 1) for each identity, float64 [4, N], multiples of 2**-32. Arguments as in words."""
-    return words(seed, epoch, identity_N, stream, block) * 2.0**-32
+    return words(seed, epoch, identity_N, stream, block).astype(np.float64) * 2.0**-32
 
 
 def sort_keys(seed: int, epoch: int, identity_N: npt.NDArray[np.uint64], stream: int) -> npt.NDArray[np.uint64]:
     """One random 64-bit number for each identity, uint64 [N]: sorting by it shuffles."""
     drawn_4N = words(seed, epoch, identity_N, stream)
-    return drawn_4N[0].astype(np.uint64) << _SHIFT_32 | drawn_4N[1].astype(np.uint64)
+    key_N: npt.NDArray[np.uint64] = drawn_4N[0].astype(np.uint64)
+    key_N <<= _SHIFT_32
+    key_N |= drawn_4N[1]
+    return key_N

@@ -70,8 +70,8 @@ def select(
     """The samples of these shard sets in these splits.
 
     `has_boxes` True: only images that were annotated with boxes; and `keep_empty` False: only those with a box.
-    `max_samples`: at most so many, those with the lowest digests, so that a smaller choice lies within a larger one; 0 is
-    all. Raises ValueError where a set cannot be opened or nothing is left.
+    `max_samples`: at most so many, those with the lowest digests, so that a smaller choice lies within a larger one; 0
+    is all. Raises ValueError where a set cannot be opened or nothing is left.
     """
     sets = tuple(ShardSet.open(directory) for directory in directories)
     for number, shard_set in enumerate(sets):
@@ -162,6 +162,8 @@ def _nothing_left(sets: Sequence[ShardSet], splits: Sequence[str], has_boxes: bo
     for shard_set in sets:
         names, counts = np.unique(shard_set.column("split").astype(str), return_counts=True)
         annotated = {name: len(shard_set.rows(name, True)) for name in names.tolist()}
-        found = [f"{n!r} {c} images, {annotated[n]} read for boxes" for n, c in zip(names.tolist(), counts, strict=True)]
+        found = [
+            f"{n!r} {c} images, {annotated[n]} read for boxes" for n, c in zip(names.tolist(), counts, strict=True)
+        ]
         lines.append(f"  {shard_set.directory}: {'; '.join(found) or 'empty'}")
     return "\n".join(lines)

@@ -78,8 +78,8 @@ class Store:
     def read(self, row: int, shard: int, offset: int, length: int, digest: bytes) -> npt.NDArray[np.uint8]:
         """The encoded bytes of the sample in this row, uint8 [length].
 
-        `digest`: blake2b-128 of these bytes. Raises BadSampleError where the shard ends too early or the digest does not
-        hold, MissingShardError where the shard cannot be opened or read.
+        `digest`: blake2b-128 of these bytes. Raises BadSampleError where the shard ends too early or the digest does
+        not hold, MissingShardError where the shard cannot be opened or read.
         """
         path = self._shards[shard]
         try:
@@ -90,7 +90,9 @@ class Store:
         if len(data) < length:
             raise BadSampleError(self._key_of(row), path, f"the shard ends {length - len(data)} bytes too early")
         if self._check_digests and hashlib.blake2b(data, digest_size=16).digest() != digest:
-            raise BadSampleError(self._key_of(row), path, "its bytes are not those the index was made from (digest differs)")
+            raise BadSampleError(
+                self._key_of(row), path, "its bytes are not those the index was made from (digest differs)"
+            )
         return np.frombuffer(data, np.uint8)
 
     def close(self) -> None:

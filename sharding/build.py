@@ -93,6 +93,7 @@ def _read(config: OutputConfig) -> tuple[Cohort, bytes]:
     elif (config.out / MANIFEST).exists() and not key.exists():
         raise ValueError(f"key_file: {config.out} is a complete shard set, but its key {key} is missing: give it back")
     else:
+        config.out.absolute().parent.mkdir(parents=True, exist_ok=True)
         secret = open_key(key, config.out)
     match config:
         case NihConfig():
@@ -104,9 +105,7 @@ def _read(config: OutputConfig) -> tuple[Cohort, bytes]:
     raise AssertionError(config)
 
 
-def _plan(
-    config: OutputConfig, cohort: Cohort, secret: bytes
-) -> tuple[list[ShardTask], str, dict[str, Any]]:
+def _plan(config: OutputConfig, cohort: Cohort, secret: bytes) -> tuple[list[ShardTask], str, dict[str, Any]]:
     """Tasks (no shard crosses a split), a digest of all that decides the bytes, and the sources for the manifest."""
     if not cohort.images:
         some = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in cohort.refusals[:3])
@@ -157,8 +156,9 @@ def _write(config: OutputConfig, cohort: Cohort, tasks: list[ShardTask]) -> list
     """Makes every shard that is not finished; gives all refusals, the reader's first."""
     refusals = list(cohort.refusals)
     _judge(config, cohort, refusals)
-    results = {task.shard: finished(task) for task in tasks}
-    missing = [task for task in tasks if results[task.shard] is None]
+    earlier = [finished(task) for task in tasks]
+    results = {result.shard: result for result in earlier if result is not None}
+    missing = [task for task in tasks if task.shard not in results]
     num_left = sum(len(task.images) for task in missing)
     if len(missing) < len(tasks):
         print(f"{len(tasks) - len(missing)} of {len(tasks)} shards are there from an earlier run", file=sys.stderr)
@@ -166,13 +166,8 @@ def _write(config: OutputConfig, cohort: Cohort, tasks: list[ShardTask]) -> list
         for result in map_tasks(write_shard, missing, config.processes):
             results[result.shard] = result
             progress.update(result.num_images)
-            _judge(config, cohort, [*refusals, *(r for found in results.values() if found for r in found.refusals)])
-    return refusals + [refusal for task in tasks for refusal in _known(results[task.shard]).refusals]
-
-
-def _known(result: Any) -> Any:
-    assert result is not None
-    return result
+            _judge(config, cohort, [*refusals, *(refusal for done in results.values() for refusal in done.refusals)])
+    return refusals + [refusal for task in tasks for refusal in results[task.shard].refusals]
 
 
 def _judge(config: OutputConfig, cohort: Cohort, refusals: Sequence[Refusal]) -> None:
@@ -237,7 +232,9 @@ def _summary(out: Path, manifest: dict[str, Any], refusals: Sequence[Refusal], s
         f"{num_bytes / 1e6:,.1f} MB, {format_seconds(seconds)}"
     )
     for split, counts in manifest["counts"].items():
-        print(f"  {split or '(no split)'}: " + ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items()))
+        print(
+            f"  {split or '(no split)'}: " + ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items())
+        )
     if refusals:
         print(f"  set aside: {len(refusals):,}, listed in {beside(out, '.quarantine.jsonl')}")
         for reason, number in Counter(re.sub(r"\d+", "#", refusal.reason) for refusal in refusals).most_common(5):

@@ -53,7 +53,8 @@ def read_dicom(path: Path) -> tuple[Gray, Header]:
     (PS3.3 C.11.2; LINEAR, LINEAR_EXACT, SIGMOID), or where there is none, or where it leaves nothing but one gray, a
     stretch from the smallest to the largest value; MONOCHROME1 is inverted after that; padding becomes black.
 
-    Raises UnreadableImage for what is no DICOM, truncated, without pixels or transfer syntax, of many frames, too large.
+    Raises UnreadableImage for what is no DICOM, truncated, too large, of many frames, without
+    pixels or transfer syntax.
     """
     if path.stat().st_size == 0:
         raise UnreadableImage("the file is empty (0 bytes)")
@@ -152,7 +153,7 @@ def _voi(values: npt.NDArray[np.float64], dataset: pydicom.Dataset) -> npt.NDArr
             looked_up = np.asarray(apply_voi(np.rint(values).astype(np.int64), dataset), dtype=np.float64)
             span = float(np.ptp(looked_up))
             if span > 0:
-                return (looked_up - looked_up.min()) / span
+                return np.asarray((looked_up - looked_up.min()) / span)
         except (IndexError, ValueError, TypeError, AttributeError, KeyError):
             pass  # unusable table: the window, if any, decides
     center, width = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
@@ -189,3 +190,14 @@ def _padding(stored: npt.NDArray[Any], dataset: pydicom.Dataset) -> npt.NDArray[
 
 def _to_uint8(brightness: npt.NDArray[np.float64]) -> Gray:
     return np.asarray(np.floor(np.clip(brightness, 0.0, 1.0) * 255.0 + 0.5), dtype=np.uint8)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(rows, columns) that the header states. Raises UnreadableImage."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+        return int(header.Rows), int(header.Columns)
+    except Exception as error:
+        raise UnreadableImage(f"its header cannot be read ({type(error).__name__})") from error

@@ -1,4 +1,4 @@
-"""The findings of each source in their order (positions are stored in shards, so the order is law), and the folding of other spellings."""
+"""The findings of each source in their order, which is law (shards store positions), and how other spellings fold."""
 
 from __future__ import annotations
 

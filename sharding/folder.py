@@ -29,9 +29,9 @@ class FolderConfig(OutputConfig):
     name: str = "folder"
     """Start of the tars' names, and the samples' `source`."""
     csv: Path | None = None
-    """Describes the images: column `path` (relative to root), and any of findings ("a|b"; "No finding" is healthy, blank
-    is unknown), patient, split (train, valid, test), sex, age (years), view_position, and x_min y_min x_max y_max with
-    finding (one box a row, original pixels; blank means no box if the row says "No finding", else not annotated)."""
+    """Describes the images: column `path` (relative to root), and any of findings ("a|b"; "No finding" is healthy,
+    blank unknown), patient, split (train, valid, test), sex, age (years), view_position, and x_min y_min x_max y_max
+    with finding (one box a row, original pixels; blank means no box if the row says "No finding", else not annotated)."""
     findings: tuple[str, ...] = ()
     """Names of the findings in their order; default is NIH's or VinDr's 14 where the csv file's names fit one, or else
     the names themselves in alphabetical order."""
@@ -64,7 +64,9 @@ def read_folder(config: FolderConfig, secret: bytes) -> Cohort:
         raise ValueError(f"root: {config.root} is not a folder")
     files = sorted(_walk(root), key=lambda found: found[0])
     if not files:
-        raise ValueError(f"root: {config.root} holds no radiograph (*.dcm, *.dicom, DICOM without ending, *.png, *.jpg)")
+        raise ValueError(
+            f"root: {config.root} holds no radiograph (*.dcm, *.dicom, DICOM without ending, *.png, *.jpg)"
+        )
     refusals: list[Refusal] = []
     described: dict[str, _Described] | None = None
     names: tuple[str, ...] = config.findings

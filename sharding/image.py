@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sharding.pixels import Gray, UnreadableImage, check_size
 
@@ -58,7 +58,16 @@ def _to_gray(image: Image.Image) -> Gray:
 def _reason(path: Path, error: Exception) -> str:
     if path.is_file() and path.stat().st_size == 0:
         return "the file is empty (0 bytes)"
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "not a PNG or JPEG, whatever its name says"
     # Messages may carry the path; the quarantine list already names the file.
     return f"cannot be decoded: {str(error).replace(str(path), 'the file')}"
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(rows, columns) that the header of a PNG or JPEG states. Raises UnreadableImage."""
+    try:
+        with Image.open(path, formats=("PNG", "JPEG", "MPO")) as image:
+            return image.height, image.width
+    except Exception as error:
+        raise UnreadableImage(_reason(path, error)) from error

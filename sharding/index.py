@@ -123,7 +123,9 @@ class ShardSet:
         for name, entry in manifest["files"].items():
             if sizes.get(name) != entry["bytes"]:
                 have = f"has {sizes[name]} bytes instead of {entry['bytes']}" if name in sizes else "is missing"
-                raise ValueError(f"{directory / name} {have}: copy the shard set again, or run `cxr verify {directory}`")
+                raise ValueError(
+                    f"{directory / name} {have}: copy the shard set again, or run `cxr verify {directory}`"
+                )
         table = pq.read_table(directory / INDEX)
         if not table.schema.equals(INDEX_SCHEMA):
             raise ValueError(f"{directory / INDEX} has other columns than this version: run `cxr verify {directory}`")
@@ -205,7 +207,7 @@ def read_manifest(directory: Path) -> tuple[dict[str, Any], str]:
     except FileNotFoundError:
         if any(directory.glob("*.tar")) or partial_directory(directory).is_dir():
             raise ValueError(
-                f"{directory} is an unfinished shard set (no {MANIFEST}): run the same `cxr shard ...` again, it goes on"
+                f"{directory} is an unfinished shard set (no {MANIFEST}): run the same `cxr shard` again, it goes on"
             ) from None
         raise ValueError(
             f"{directory} is not a shard set (no {MANIFEST}): make one with `cxr shard nih|vindr|folder --out ...`"

@@ -18,7 +18,7 @@ class OutputConfig:
     name: str = "images"
     """Start of the tars' names, and the samples' `source`."""
     max_side_px: int = 1024
-    """Longer side of the stored images in pixels, ratio kept; 0 stores them as they are. Boxes stay in original pixels."""
+    """Longer side of the stored images in pixels, ratio kept; 0: as they are. Boxes stay in original pixels."""
     levels: tuple[int, ...] = ()
     """Longer sides in pixels of smaller copies to store as well, largest first, such as 512 256."""
     quality: int = 95

@@ -63,7 +63,7 @@ def decode_jpeg(data: bytes) -> Gray | None:
 def pixel_digest(gray: Gray, key: str) -> str:
     """blake2b-128 (32 hex digits) of the key, the shape and the pixels: it seeds the augmentation of the sample."""
     digest = hashlib.blake2b(f"{key}\0{gray.shape[0]}\0{gray.shape[1]}\0".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(gray))
+    digest.update(np.ascontiguousarray(gray).data)
     return digest.hexdigest()
 
 

@@ -1,11 +1,9 @@
-"""Which image is for training, validation or test: by list, by a hash of the patient or image, or as the reference does."""
+"""Which image is for training, validation or test: by list, by a hash of patient or image, as the reference does."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-
-from sklearn.model_selection import train_test_split
 
 REFERENCE_SHARES: tuple[float, float] = (0.15, 0.15)
 """Valid and test shares of the reference's split of VinDr-CXR; the rest is train."""
@@ -21,9 +19,7 @@ def hash_split(name: str, valid_share: float, test_share: float) -> str:
     return "valid" if number < test_share + valid_share else "train"
 
 
-def listed_split(
-    key: str, patient: str, train_valid: frozenset[str], test: frozenset[str], valid_share: float
-) -> str:
+def listed_split(key: str, patient: str, train_valid: frozenset[str], test: frozenset[str], valid_share: float) -> str:
     """Split by the two official lists; of train_valid the hashed `valid_share` of patients is "valid"; else ""."""
     if key in test:
         return "test"
@@ -42,6 +38,8 @@ def reference_split(keys: Sequence[str]) -> dict[str, str]:
             f"split: the reference's split needs at least 4 images with boxes, here are {len(keys)}; "
             "take --split hash or --split none"
         )
+    from sklearn.model_selection import train_test_split  # a second of import that no other split needs
+
     train, rest = train_test_split(list(keys), test_size=0.3, random_state=REFERENCE_SEED)
     valid, test = train_test_split(rest, test_size=0.5, random_state=REFERENCE_SEED)
     return {key: split for split, part in (("train", train), ("valid", valid), ("test", test)) for key in part}

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import webdataset
 
 from cluster.files import sha256_file, write_atomic
 from sharding.dicom import Header, read_dicom
@@ -101,6 +100,8 @@ def write_shard(task: ShardTask) -> ShardResult:
     A tar is written under `<out>.partial`, flushed and renamed into the set. A shard all of whose images were refused
     leaves a record only.
     """
+    import webdataset  # brings torch, seconds that a finished or refused run should not take
+
     cv2.setNumThreads(1)
     partial = partial_directory(task.out)
     tar_name = shard_name(task.name, task.shard)

@@ -16,7 +16,8 @@ from torch import nn
 
 from cluster.progress import Progress
 from eval.predictions import Origin, Predictions
-from loaders.loader import DetectBatch, Loader
+from loaders.loader import DetectBatch, DetectLoader
+from loaders.placement import boxes_to_original
 from trainers.models.detector import Detector
 
 
@@ -34,7 +35,7 @@ class Found:
 
 
 def find(
-    detector: nn.Module, loader: Loader[DetectBatch], precision: Literal["bf16", "fp32"], progress: Progress | None = None
+    detector: nn.Module, loader: DetectLoader, precision: Literal["bf16", "fp32"], progress: Progress | None = None
 ) -> list[Found]:
     """Detections on this rank's images of one pass. The detector is put in evaluation mode and back."""
     assert isinstance(detector, Detector)
@@ -47,22 +48,18 @@ def find(
             if len(batch.rows):
                 found += _of_batch(batch, detector(batch.images, batch.sizes.to(device)))
             if progress is not None:
-                progress.update(batch.global_size)
+                progress.update(len(batch.rows))
     detector.train(was_training)
     return found
 
 
 def _of_batch(batch: DetectBatch, results: list[dict[str, torch.Tensor]]) -> list[Found]:
     boxes = [result["boxes"].float().cpu().numpy() for result in results]
-    placed = batch.placement.boxes_to_original(
-        np.concatenate(boxes).astype(np.float64), np.repeat(np.arange(len(boxes)), [len(b) for b in boxes])
-    )
-    found, start = [], 0
+    image_B = np.repeat(np.arange(len(boxes)), [len(b) for b in boxes])
+    placed_B4 = boxes_to_original(np.concatenate(boxes), image_B, batch.placement)
+    found = []
     for i, (row, result) in enumerate(zip(batch.rows.tolist(), results, strict=True)):
-        height, width = batch.placement.originals_n2[i]
-        limit = np.array([width, height, width, height], np.float32)
-        boxes_K4 = np.clip(placed[start : start + len(boxes[i])].astype(np.float32), 0, limit)
-        start += len(boxes[i])
+        boxes_K4 = placed_B4[image_B == i]
         keep_K = (boxes_K4[:, 2:] > boxes_K4[:, :2]).all(axis=1)
         findings_K = result["findings"].cpu().numpy().astype(np.int16)
         found.append(Found(row, boxes_K4[keep_K], findings_K[keep_K], result["scores"].float().cpu().numpy()[keep_K]))
@@ -79,7 +76,18 @@ def gather(found: list[Found]) -> list[Found]:
     return [rows[row] for row in sorted(rows)]
 
 
-def to_predictions(found: list[Found], loader: Loader[DetectBatch], origin: Origin) -> Predictions:
+def annotated(found: list[Found], loader: DetectLoader) -> list[Found]:
+    """Those of images that were annotated with boxes, also where none was drawn: what can be scored."""
+    selection = loader.selection
+    rows = {
+        int(row) + start
+        for shard_set, start in zip(selection.sets, selection.starts, strict=True)
+        for row in shard_set.rows(None, has_boxes=True)
+    }
+    return [one for one in found if one.row in rows]
+
+
+def to_predictions(found: list[Found], loader: DetectLoader, origin: Origin) -> Predictions:
     """The detections of a loader's images in the form of the predictions file."""
     lengths = [len(one.scores_K) for one in found]
     return Predictions(

@@ -88,6 +88,7 @@ def open_engine(
     """
     if world.device == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ.setdefault("LOCAL_RANK", str(world.local_rank))  # DeepSpeed asks for it even where nobody launched us
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
     import deepspeed
@@ -97,8 +98,6 @@ def open_engine(
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     for logger in ("DeepSpeed", "deepspeed"):
         logging.getLogger(logger).setLevel(logging.WARNING)
-    if config.channels_last:
-        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     deepspeed.init_distributed(
         dist_backend="gloo" if world.device == "cpu" else "nccl", auto_mpi_discovery=False, verbose=False
     )
@@ -109,4 +108,6 @@ def open_engine(
         print(json.dumps(settings, indent=2), flush=True)
     engine, _, _, _ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
     assert engine.optimizer is optimizer, "stage 0 must leave the optimizer unwrapped"
+    if config.channels_last:  # only now: DeepSpeed broadcasts rank 0's weights as bytes and needs them contiguous
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Engine(engine, optimizer)

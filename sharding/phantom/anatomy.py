@@ -65,7 +65,7 @@ class Frame:
         points = np.asarray(points_N2, dtype=np.float64)
         flat = np.atleast_2d(points) * np.array([1.0, self.stretch])
         moved = turned(flat, self.tilt) * self.unit_px + np.array([self.centre_x_px, self.centre_y_px])
-        return moved.reshape(points.shape)
+        return np.asarray(moved.reshape(points.shape))
 
 
 def draw_patient(rng: np.random.Generator, number: int) -> Patient:

@@ -45,7 +45,7 @@ def _log_table() -> Ints:
 
 
 def expose(attenuation_HW: Ints, shape: Shape, exposure: Exposure, rng: np.random.Generator) -> tuple[Ints, int, int]:
-    """The film at `shape`, in 1/UNIT of -log light, and its levels of lung (3rd percentile of the body) and bone (97th).
+    """The film at `shape`, in 1/UNIT of -log light, and two levels: lung (3rd percentile of the body), bone (97th).
 
     The canvas may be smaller than the film: body is drawn coarse, noise at full size.
     """
@@ -81,7 +81,7 @@ def _film_curve(toe: float, contrast: float) -> NDArray[np.uint8]:
     x = np.arange(4096) / 4095.0
     curve = 1 / (1 + np.exp(-contrast * (x - toe)))
     curve = (curve - curve[0]) / (curve[-1] - curve[0])
-    return np.round(255 * curve).astype(np.uint8)
+    return np.asarray(np.round(255 * curve), dtype=np.uint8)
 
 
 def window_hard(film_HW: Ints, lung: int, bone: int, toe: float, contrast: float) -> NDArray[np.uint8]:

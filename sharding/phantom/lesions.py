@@ -8,185 +8,93 @@ both come from what such findings measure in VinDr-CXR's boxes. Heart and knob a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from sharding.findings import VINDR_FINDINGS
-from sharding.phantom.raster import (
-    UNIT,
-    Ints,
-    Mask,
-    Points,
-    bezier,
-    blank,
-    cloud,
-    disc,
-    extent,
-    fill,
-    oval,
-    smooth,
-    spline,
-    stroke,
-    turned,
-    weigh,
-)
+from sharding.phantom.deposits import Drawn, between, blob, deposit, hilum, in_lungs, place, strokes
+from sharding.phantom.raster import UNIT, blank, cloud, disc, extent, fill, oval, smooth, stroke, weigh
 from sharding.phantom.thorax import Thorax
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A finding that was drawn: `box` is x_min, y_min, x_max, y_max in canvas px; `kind` says which form it took."""
-
-    kind: str
-    box: tuple[float, float, float, float]
-
-
-def _between(strength: float, low: float, high: float) -> float:
-    return low + (high - low) * strength
-
-
-def _deposit(thorax: Thorax, delta_HW: Ints, kind: str, share: float = 0.3) -> Drawn | None:
-    """Adds the attenuation; the box is where it exceeds `share` of its peak. None if that is next to nothing."""
-    size = np.abs(delta_HW)
-    box = extent(size >= max(int(size.max() * share), UNIT // 50))
-    if box is None or min(box[2] - box[0], box[3] - box[1]) < 4:
-        return None
-    thorax.attenuation_HW += delta_HW
-    return Drawn(kind, (float(box[0]), float(box[1]), float(box[2]), float(box[3])))
-
-
-def _place(thorax: Thorax, rng: np.random.Generator, low: float = 0.0, high: float = 1.0, inset: float = 0.0) -> Points:
-    """A random spot of clear lung, its height between shares `low` (apex) and `high` (base) of the lung's; px [2]."""
-    side = int(rng.integers(0, 2))
-    inside = np.minimum(thorax.lungs[side], thorax.clear_HW)
-    if inset > 0:
-        inside = np.where(smooth(inside, inset * thorax.frame.unit_px) > 235, 255, 0).astype(np.uint8)
-    rows = np.flatnonzero((inside > 128).any(axis=1))
-    if not len(rows):
-        rows = np.flatnonzero((thorax.lungs[side] > 128).any(axis=1))
-        inside = thorax.lungs[side]
-    top, bottom = int(rows[0]), int(rows[-1])
-    # a row first, so that apex and base are as likely as the broad middle
-    for _ in range(20):
-        y = int(top + (bottom - top) * rng.uniform(low, high))
-        columns = np.flatnonzero(inside[y] > 128)
-        if len(columns):
-            return np.array([float(columns[int(rng.integers(0, len(columns)))]), float(y)])
-    return np.array([float(np.flatnonzero(inside[top] > 128)[0]), float(top)])
-
-
-def _blob(thorax: Thorax, rng: np.random.Generator, centre: Points, rx: float, ry: float, wobble: float) -> Points:
-    unit = thorax.frame.unit_px
-    edge = oval((0, 0), rx * unit, ry * unit, 0.0, 14)
-    edge *= (1 + wobble * (rng.random(14) - 0.5))[:, None]
-    return spline(turned(edge, float(rng.uniform(-0.5, 0.5))), closed=True) + centre
-
-
-def _in_lungs(thorax: Thorax, field_HW: Ints) -> Ints:
-    soft = smooth(thorax.both_lungs(), 0.01 * thorax.frame.unit_px, 1)
-    return field_HW * soft // 255
-
-
-def _strokes(
-    thorax: Thorax, rng: np.random.Generator, centre: Points, reach: float, count: int, width: float, away: Points
-) -> Mask:
-    """Coarse lines within `reach` of the centre, most of them pointing along `away`."""
-    unit, mask = thorax.frame.unit_px, blank(thorax.frame.shape)
-    main = float(np.arctan2(away[1], away[0]))
-    for _ in range(count):
-        angle = main + float(rng.uniform(-1.2, 1.2))
-        start = centre + reach * unit * rng.uniform(-0.75, 0.75, size=2)
-        length = reach * unit * float(rng.uniform(0.5, 1.1))
-        end = start + length * np.array([np.cos(angle), np.sin(angle)])
-        bend = (start + end) / 2 + reach * unit * rng.uniform(-0.15, 0.15, size=2)
-        stroke(mask, bezier(start, bend, end, 6), width * unit * float(rng.uniform(0.6, 1.4)))
-    return mask
-
-
-def _hilum(thorax: Thorax, centre: Points) -> Points:
-    side = -1.0 if centre[0] < thorax.frame.px(np.array([0.0, 0.0]))[0] else 1.0
-    return thorax.frame.px(np.array([0.22 * side, -0.04]))
 
 
 def atelectasis(thorax: Thorax, rng: np.random.Generator, strength: float) -> Drawn | None:
     """A wedge with its tip at the hilum side and straight plates in it."""
     unit = thorax.frame.unit_px
-    centre = _place(thorax, rng, 0.15, 0.95)
-    toward = _hilum(thorax, centre) - centre
+    centre = place(thorax, rng, 0.15, 0.95)
+    toward = hilum(thorax, centre) - centre
     toward = toward / max(1.0, float(np.hypot(*toward)))
     across = np.array([-toward[1], toward[0]])
-    long, wide = _between(strength, 0.28, 0.52) * unit, _between(strength, 0.10, 0.22) * unit
+    long, wide = between(strength, 0.28, 0.52) * unit, between(strength, 0.10, 0.22) * unit
     tip, foot = centre + toward * long / 2, centre - toward * long / 2
     wedge = fill(blank(thorax.frame.shape), np.array([tip, foot + across * wide, foot - across * wide]))
     plates = blank(thorax.frame.shape)
     for _ in range(int(rng.integers(2, 5))):
         shift = across * wide * float(rng.uniform(-0.8, 0.8))
         stroke(plates, np.array([tip, foot + shift]), 0.022 * unit)
-    field = weigh(smooth(wedge, 0.015 * unit), _between(strength, 0.16, 0.60))
-    field += weigh(smooth(plates, 0.006 * unit, 1), _between(strength, 0.16, 0.40))
-    return _deposit(thorax, _in_lungs(thorax, field), "wedge", 0.22)
+    field = weigh(smooth(wedge, 0.015 * unit), between(strength, 0.16, 0.60))
+    field += weigh(smooth(plates, 0.006 * unit, 1), between(strength, 0.16, 0.40))
+    return deposit(thorax, in_lungs(thorax, field), "wedge", 0.22)
 
 
 def calcification(thorax: Thorax, rng: np.random.Generator, strength: float) -> Drawn | None:
     """A crowd of very dense specks, or one dense grain."""
     unit, mask = thorax.frame.unit_px, blank(thorax.frame.shape)
-    centre = _place(thorax, rng, 0.02, 0.8)
-    crowd = _between(strength, 0.02, 0.13)
+    centre = place(thorax, rng, 0.02, 0.8)
+    crowd = between(strength, 0.02, 0.13)
     for _ in range(int(rng.integers(3, 6 + round(10 * strength)))):
         spot = centre + crowd * unit * rng.uniform(-1, 1, size=2)
-        disc(mask, spot, unit * float(rng.uniform(0.010, 0.018 + 0.018 * strength)))
-    field = weigh(smooth(mask, 0.004 * unit, 1), _between(strength, 0.7, 1.7))
-    return _deposit(thorax, field, "specks")
+        disc(mask, spot, unit * float(rng.uniform(0.008, 0.015 + 0.014 * strength)))
+    field = weigh(smooth(mask, 0.004 * unit, 1), between(strength, 0.7, 1.7))
+    return deposit(thorax, field, "specks")
 
 
 def consolidation(thorax: Thorax, rng: np.random.Generator, strength: float) -> Drawn | None:
     """A dense area with a fluffy edge and dark air bronchograms."""
     unit, shape = thorax.frame.unit_px, thorax.frame.shape
-    centre = _place(thorax, rng, 0.1, 0.95)
-    size = _between(strength, 0.12, 0.29)
-    edge = _blob(thorax, rng, centre, size * float(rng.uniform(0.8, 1.2)), size * float(rng.uniform(0.8, 1.3)), 0.6)
+    centre = place(thorax, rng, 0.1, 0.95)
+    size = between(strength, 0.12, 0.29)
+    edge = blob(thorax, rng, centre, size * float(rng.uniform(0.8, 1.2)), size * float(rng.uniform(0.8, 1.3)), 0.6)
     mask = smooth(fill(blank(shape), edge), 0.05 * unit)
-    bronchi = _strokes(thorax, rng, centre, size, round(4 + 5 * strength), 0.022, centre - _hilum(thorax, centre))
-    amount = _between(strength, 0.28, 0.95)
+    bronchi = strokes(thorax, rng, centre, size, round(4 + 5 * strength), 0.022, centre - hilum(thorax, centre))
+    amount = between(strength, 0.28, 0.95)
     field = weigh(mask, amount) * (UNIT + cloud(rng, shape, 0.04 * unit)) // UNIT
-    field -= weigh(mask * smooth(bronchi, 0.005 * unit, 1) // 255, 0.5 * amount)
-    return _deposit(thorax, _in_lungs(thorax, field), "consolidation")
+    field -= weigh(mask * smooth(bronchi, 0.005 * unit, 1) // 255, 0.30 * amount)
+    return deposit(thorax, in_lungs(thorax, field), "consolidation")
 
 
 def ild(thorax: Thorax, rng: np.random.Generator, strength: float) -> Drawn | None:
     """A fine net with small knots over much of one lung, taller than wide."""
     unit, shape = thorax.frame.unit_px, thorax.frame.shape
-    centre = _place(thorax, rng, 0.3, 0.75)
-    edge = _blob(thorax, rng, centre, _between(strength, 0.18, 0.30), _between(strength, 0.28, 0.55), 0.3)
+    centre = place(thorax, rng, 0.3, 0.75)
+    edge = blob(thorax, rng, centre, between(strength, 0.18, 0.30), between(strength, 0.28, 0.55), 0.3)
     mask = smooth(fill(blank(shape), edge), 0.04 * unit)
     net = np.maximum(0, 120 - np.abs(cloud(rng, shape, 0.030 * unit))) * 2
     knots = np.clip(cloud(rng, shape, 0.025 * unit) - 380, 0, 255)
-    field = weigh(np.minimum(255, net + knots) * mask // 255, _between(strength, 0.25, 0.62))
-    drawn = _deposit(thorax, _in_lungs(thorax, field), "net", 0.45)
+    field = weigh(np.minimum(255, net + knots) * mask // 255, between(strength, 0.25, 0.62))
+    drawn = deposit(thorax, in_lungs(thorax, field), "net", 0.45)
     return drawn
 
 
 def infiltration(thorax: Thorax, rng: np.random.Generator, strength: float) -> Drawn | None:
     """Patches like cotton, of moderate density, without a clear edge."""
     unit, shape = thorax.frame.unit_px, thorax.frame.shape
-    centre = _place(thorax, rng, 0.1, 0.9)
-    size = _between(strength, 0.15, 0.30)
-    edge = _blob(thorax, rng, centre, size, size * float(rng.uniform(0.8, 1.3)), 0.5)
+    centre = place(thorax, rng, 0.1, 0.9)
+    size = between(strength, 0.15, 0.30)
+    edge = blob(thorax, rng, centre, size, size * float(rng.uniform(0.8, 1.3)), 0.5)
     mask = smooth(fill(blank(shape), edge), 0.06 * unit)
     patches = np.clip(cloud(rng, shape, 0.065 * unit) + 60, 0, 420)
-    field = weigh(patches * mask // 420, _between(strength, 0.32, 0.95))
-    return _deposit(thorax, _in_lungs(thorax, field), "patches", 0.25)
+    field = weigh(patches * mask // 420, between(strength, 0.32, 0.95))
+    return deposit(thorax, in_lungs(thorax, field), "patches", 0.25)
 
 
 def lung_opacity(thorax: Thorax, rng: np.random.Generator, strength: float) -> Drawn | None:
     """An even veil (ground glass): vessels stay visible through it."""
     unit = thorax.frame.unit_px
-    centre = _place(thorax, rng, 0.1, 0.95)
-    size = _between(strength, 0.14, 0.30)
-    edge = _blob(thorax, rng, centre, size * float(rng.uniform(0.8, 1.25)), size * float(rng.uniform(0.7, 1.1)), 0.25)
+    centre = place(thorax, rng, 0.1, 0.95)
+    size = between(strength, 0.14, 0.30)
+    edge = blob(thorax, rng, centre, size * float(rng.uniform(0.8, 1.25)), size * float(rng.uniform(0.7, 1.1)), 0.25)
     mask = smooth(fill(blank(thorax.frame.shape), edge), 0.035 * unit)
-    return _deposit(thorax, _in_lungs(thorax, weigh(mask, _between(strength, 0.18, 0.55))), "veil", 0.35)
+    return deposit(thorax, in_lungs(thorax, weigh(mask, between(strength, 0.18, 0.55))), "veil", 0.35)
 
 
 def nodule_or_mass(thorax: Thorax, rng: np.random.Generator, strength: float) -> Drawn | None:
@@ -194,11 +102,11 @@ def nodule_or_mass(thorax: Thorax, rng: np.random.Generator, strength: float) ->
     unit = thorax.frame.unit_px
     mass = rng.random() < 0.2 + 0.55 * strength
     radius = float(rng.uniform(0.115, 0.21)) if mass else float(rng.uniform(0.035, 0.045 + 0.05 * strength))
-    centre = _place(thorax, rng, 0.03, 0.97)
-    mask = fill(blank(thorax.frame.shape), _blob(thorax, rng, centre, radius, radius, 0.22 if mass else 0.1))
+    centre = place(thorax, rng, 0.03, 0.97)
+    mask = fill(blank(thorax.frame.shape), blob(thorax, rng, centre, radius, radius, 0.22 if mass else 0.1))
     ball = smooth(mask, 0.35 * radius * unit) * mask // 255
-    field = weigh(smooth(ball, 0.006 * unit, 1), _between(strength, 0.30, 0.95))
-    return _deposit(thorax, field, "mass" if mass else "nodule", 0.25)
+    field = weigh(smooth(ball, 0.006 * unit, 1), between(strength, 0.30, 0.95))
+    return deposit(thorax, field, "mass" if mass else "nodule", 0.25)
 
 
 def other_lesion(thorax: Thorax, rng: np.random.Generator, strength: float) -> Drawn | None:
@@ -206,33 +114,33 @@ def other_lesion(thorax: Thorax, rng: np.random.Generator, strength: float) -> D
     unit, shape = thorax.frame.unit_px, thorax.frame.shape
     pick = rng.random()
     if pick < 0.2:
-        radius = _between(strength, 0.13, 0.22)
+        radius = between(strength, 0.13, 0.22)
         centre = thorax.frame.px(np.array([float(rng.uniform(-0.12, 0.22)), float(rng.uniform(0.34, 0.48))]))
         outer = fill(blank(shape), oval(centre, radius * unit, radius * unit * 0.85))
         gas = fill(blank(shape), oval(centre, radius * unit * 0.8, radius * unit * 0.66))
         gas[int(centre[1] + 0.12 * radius * unit) :] = 0
         field = weigh(smooth(outer, 0.01 * unit), 0.30) - weigh(smooth(gas, 0.006 * unit, 1), 0.9)
-        return _deposit(thorax, field, "hernia", 0.15)
+        return deposit(thorax, field, "hernia", 0.15)
     if pick < 0.5:
-        radius = _between(strength, 0.13, 0.27)
-        centre = _place(thorax, rng, 0.05, 0.85, 0.08)
-        edge = _blob(thorax, rng, centre, radius, radius * float(rng.uniform(0.8, 1.2)), 0.15)
+        radius = between(strength, 0.13, 0.27)
+        centre = place(thorax, rng, 0.05, 0.85, 0.08)
+        edge = blob(thorax, rng, centre, radius, radius * float(rng.uniform(0.8, 1.2)), 0.15)
         hole = fill(blank(shape), edge)
         wall = stroke(blank(shape), np.concatenate([edge, edge[:1]]), 0.016 * unit)
-        gone = thorax.vessels_HW * _in_lungs(thorax, smooth(hole, 2)) // 255
+        gone = thorax.vessels_HW * in_lungs(thorax, smooth(hole, 2)) // 255
         thorax.vessels_HW -= gone
-        field = weigh(smooth(wall, 1, 1), _between(strength, 0.2, 0.42)) - weigh(hole, _between(strength, 0.12, 0.34))
-        return _deposit(thorax, _in_lungs(thorax, field), "bulla", 0.25)
-    radius = _between(strength, 0.09, 0.20)
-    centre = _place(thorax, rng, 0.05, 0.9, 0.08)
-    edge = _blob(thorax, rng, centre, radius, radius, 0.25)
+        field = weigh(smooth(wall, 1, 1), between(strength, 0.2, 0.42)) - weigh(hole, between(strength, 0.12, 0.34))
+        return deposit(thorax, in_lungs(thorax, field), "bulla", 0.25)
+    radius = between(strength, 0.09, 0.20)
+    centre = place(thorax, rng, 0.05, 0.9, 0.08)
+    edge = blob(thorax, rng, centre, radius, radius, 0.25)
     wall = stroke(blank(shape), np.concatenate([edge, edge[:1]]), 0.05 * unit)
     inside = fill(blank(shape), edge)
     fluid = inside.copy()
     fluid[: int(centre[1] + radius * unit * float(rng.uniform(0.0, 0.5)))] = 0
-    field = weigh(smooth(wall, 0.01 * unit, 1), _between(strength, 0.3, 0.8)) - weigh(inside, 0.15)
-    field += weigh(fluid, _between(strength, 0.2, 0.6))
-    return _deposit(thorax, field, "cavity", 0.25)
+    field = weigh(smooth(wall, 0.01 * unit, 1), between(strength, 0.3, 0.8)) - weigh(inside, 0.15)
+    field += weigh(fluid, between(strength, 0.2, 0.6))
+    return deposit(thorax, field, "cavity", 0.25)
 
 
 def pleural_effusion(thorax: Thorax, rng: np.random.Generator, strength: float) -> Drawn | None:
@@ -245,14 +153,14 @@ def pleural_effusion(thorax: Thorax, rng: np.random.Generator, strength: float) 
         return None
     left, _, right, bottom = box
     outer, inner = (left, right) if side == 0 else (right, left)
-    rise = _between(strength, 0.14, float(rng.uniform(0.45, 0.95))) * unit
+    rise = between(strength, 0.14, float(rng.uniform(0.45, 0.95))) * unit
     climb = float(rng.uniform(0.12, 0.35)) * unit
     span = inner - outer
     level = bottom - rise + 0.06 * unit
     curve = [(outer + span * t, level - climb * (1 - t) ** 3 + 0.03 * unit * t) for t in np.linspace(-0.05, 1.05, 14)]
     pool = fill(blank(shape), np.array([*curve, (inner, bottom + unit), (outer, bottom + unit)], dtype=np.float64))
-    mask = smooth(np.minimum(pool, lung), 0.02 * unit)
-    return _deposit(thorax, weigh(mask, _between(strength, 0.75, 1.45)), "effusion", 0.3)
+    mask = smooth(np.minimum(pool, lung), 0.02 * unit) * (40 + thorax.air_HW * 215 // 255) // 255
+    return deposit(thorax, weigh(mask, between(strength, 0.70, 1.35)), "effusion", 0.3)
 
 
 def pleural_thickening(thorax: Thorax, rng: np.random.Generator, strength: float) -> Drawn | None:
@@ -262,15 +170,15 @@ def pleural_thickening(thorax: Thorax, rng: np.random.Generator, strength: float
     wall = thorax.lateral_walls[side]
     apical = rng.random() < 0.5
     count = len(wall)
-    length = max(5, round(count * _between(strength, 0.14, 0.34)))
+    length = max(5, round(count * between(strength, 0.14, 0.34)))
     start = 0 if apical else int(rng.integers(count // 4, max(count // 4 + 1, count - length)))
     part = wall[start : start + length]
     if apical:
         part = np.concatenate([thorax.outlines[side][-4:], part])
-    rim = stroke(blank(shape), part, _between(strength, 0.09, 0.20) * unit)
+    rim = stroke(blank(shape), part, between(strength, 0.09, 0.20) * unit)
     rim = np.minimum(rim, thorax.lungs[side])
-    field = weigh(smooth(rim, 0.012 * unit), _between(strength, 0.40, 0.95))
-    return _deposit(thorax, field, "apical cap" if apical else "rim")
+    field = weigh(smooth(rim, 0.012 * unit), between(strength, 0.40, 0.95))
+    return deposit(thorax, field, "apical cap" if apical else "rim")
 
 
 def pneumothorax(thorax: Thorax, rng: np.random.Generator, strength: float) -> Drawn | None:
@@ -279,17 +187,19 @@ def pneumothorax(thorax: Thorax, rng: np.random.Generator, strength: float) -> D
     side = int(rng.integers(0, 2))
     outline, sign = thorax.outlines[side], -1.0 if side == 0 else 1.0
     root = thorax.frame.px(np.array([0.20 * sign, 0.30]))
-    keep = np.array([_between(strength, 0.86, 0.60), _between(strength, 0.90, 0.66)])
+    keep = np.array([between(strength, 0.91, 0.66), between(strength, 0.93, 0.72)])
     collapsed = root + (outline - root) * keep
     inner = fill(blank(shape), collapsed)
     gap = np.minimum(thorax.lungs[side], 255 - inner)
     gap[int(root[1] + 0.25 * unit) :] = 0
-    edge = np.minimum(stroke(blank(shape), np.concatenate([collapsed, collapsed[:1]]), 0.018 * unit), thorax.lungs[side])
+    edge = np.minimum(
+        stroke(blank(shape), np.concatenate([collapsed, collapsed[:1]]), 0.018 * unit), thorax.lungs[side]
+    )
     edge[int(root[1] + 0.25 * unit) :] = 0
     thorax.vessels_HW -= thorax.vessels_HW * gap // 255
-    field = -weigh(smooth(gap, 0.006 * unit, 1), _between(strength, 0.22, 0.48))
-    squeezed = weigh(np.minimum(inner, thorax.lungs[side]), _between(strength, 0.04, 0.2))
-    drawn = _deposit(thorax, field, "air", 0.4)
+    field = -weigh(smooth(gap, 0.006 * unit, 1), between(strength, 0.22, 0.48))
+    squeezed = weigh(np.minimum(inner, thorax.lungs[side]), between(strength, 0.04, 0.2))
+    drawn = deposit(thorax, field, "air", 0.4)
     thorax.attenuation_HW += squeezed + weigh(smooth(edge, 1, 1), 0.40)
     return drawn
 
@@ -298,11 +208,14 @@ def fibrosis(thorax: Thorax, rng: np.random.Generator, strength: float) -> Drawn
     """Coarse strands that pull towards the hilum, mostly in the upper zones."""
     unit = thorax.frame.unit_px
     upper = rng.random() < 0.7
-    centre = _place(thorax, rng, 0.04 if upper else 0.4, 0.4 if upper else 0.9)
-    reach = _between(strength, 0.12, 0.24)
-    lines = _strokes(thorax, rng, centre, reach, round(10 + 12 * strength), 0.020, _hilum(thorax, centre) - centre)
-    field = weigh(smooth(lines, 0.004 * unit, 1), _between(strength, 0.30, 0.75))
-    return _deposit(thorax, _in_lungs(thorax, field), "strands", 0.3)
+    centre = place(thorax, rng, 0.04 if upper else 0.4, 0.4 if upper else 0.9)
+    reach = between(strength, 0.12, 0.24)
+    inward = hilum(thorax, centre) - centre
+    lines = strokes(thorax, rng, centre, reach, round(18 + 24 * strength), 0.011, inward)
+    haze = fill(blank(thorax.frame.shape), blob(thorax, rng, centre, reach, reach, 0.5))
+    field = weigh(smooth(lines, 0.004 * unit, 1), between(strength, 0.22, 0.50))
+    field += weigh(smooth(haze, 0.06 * unit), between(strength, 0.06, 0.18))
+    return deposit(thorax, in_lungs(thorax, field), "strands", 0.3)
 
 
 Drawer = Callable[[Thorax, np.random.Generator, float], Drawn | None]

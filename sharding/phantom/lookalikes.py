@@ -24,7 +24,9 @@ def electrodes(thorax: Thorax, rng: np.random.Generator) -> None:
     for _ in range(int(rng.integers(2, 5))):
         spot = np.array([float(rng.uniform(-0.85, 0.85)), float(rng.uniform(-0.75, 0.75))])
         disc(metal, frame.px(spot), 0.022 * unit)
-        ring = frame.px(spot) + 0.05 * unit * np.stack([np.cos(np.arange(17) * 0.3927), np.sin(np.arange(17) * 0.3927)], 1)
+        ring = frame.px(spot) + 0.05 * unit * np.stack(
+            [np.cos(np.arange(17) * 0.3927), np.sin(np.arange(17) * 0.3927)], 1
+        )
         stroke(pad, ring, 0.014 * unit)
         side = 1.0 if spot[0] > 0 else -1.0
         away = (side * float(rng.uniform(0.9, 1.4)), spot[1] + float(rng.uniform(-0.4, 0.4)))
@@ -43,7 +45,9 @@ def tube(thorax: Thorax, rng: np.random.Generator) -> None:
     elif pick == 1:
         path = spline([(0.03, -1.6), (0.0, -0.5), (0.06, 0.3), (0.22, 0.75), (0.42, 0.88)])
     else:
-        path = spline([(0.42 * side, -1.3), (0.36 * side, -0.85), (-0.16, -0.55), (-0.17, float(rng.uniform(-0.1, 0.2)))])
+        path = spline(
+            [(0.42 * side, -1.3), (0.36 * side, -0.85), (-0.16, -0.55), (-0.17, float(rng.uniform(-0.1, 0.2)))]
+        )
     stroke(mask, frame.px(path), 0.034 * unit)
     core = stroke(blank(frame.shape), frame.px(path), 0.016 * unit)
     thorax.attenuation_HW += weigh(mask, 0.42) - weigh(core, 0.22)
@@ -55,7 +59,8 @@ def skin_fold(thorax: Thorax, rng: np.random.Generator) -> None:
     side = -1.0 if rng.random() < 0.5 else 1.0
     x = float(rng.uniform(0.55, 0.8)) * side
     edge = bezier((x, -0.75), (x + 0.12 * side, 0.1), (x - 0.1 * side, 0.95))
-    wide = edge[::-1] - [0.16 * side, 0.0]
+    taper = np.sin(np.linspace(0.0, np.pi, len(edge)))[:, None]
+    wide = (edge - taper * [0.16 * side, 0.0])[::-1]
     band = fill(blank(frame.shape), frame.px(np.concatenate([edge, wide])))
     line = smooth(band, 0.05 * unit) * band // 255
     thorax.attenuation_HW += weigh(line, float(rng.uniform(0.16, 0.30)))
@@ -81,7 +86,7 @@ def buttons(thorax: Thorax, rng: np.random.Generator) -> None:
         centre = np.array([x, -0.7 + i * step])
         disc(mask, frame.px(centre), 0.035 * unit)
         for hole in (-0.012, 0.012):
-            disc(mask, frame.px(centre + [hole, 0.0]), 0.007 * unit, 0)
+            disc(mask, frame.px(centre + np.array([hole, 0.0])), 0.007 * unit, 0)
     thorax.attenuation_HW += weigh(mask, 0.35)
 
 

@@ -18,13 +18,14 @@ Ints: TypeAlias = NDArray[np.int32]
 Mask: TypeAlias = NDArray[np.uint8]
 Points: TypeAlias = NDArray[np.float64]
 Shape: TypeAlias = tuple[int, int]
+Pair: TypeAlias = Sequence[float] | Points
 
 UNIT = 1024
 _FRACTION_BITS = 4
 _COARSE = 4
 
 
-def spline(points_N2: Sequence[Sequence[float]] | Points, closed: bool = False, steps: int = 8) -> Points:
+def spline(points_N2: Sequence[Pair] | Points, closed: bool = False, steps: int = 8) -> Points:
     """A Catmull-Rom curve through the points, `steps` per piece. Two equal points in a row make a corner."""
     knots = np.asarray(points_N2, dtype=np.float64)
     if closed:
@@ -40,7 +41,7 @@ def spline(points_N2: Sequence[Sequence[float]] | Points, closed: bool = False, 
     return flat if closed else np.concatenate([flat, knots[-1:]])
 
 
-def bezier(start: Sequence[float], middle: Sequence[float], end: Sequence[float], num_points: int = 14) -> Points:
+def bezier(start: Pair, middle: Pair, end: Pair, num_points: int = 14) -> Points:
     """A quadratic Bezier curve."""
     t = np.linspace(0.0, 1.0, num_points)[:, None]
     a, b, c = (np.asarray(p, dtype=np.float64)[None] for p in (start, middle, end))
@@ -72,21 +73,21 @@ def stroke(mask: Mask, points_N2: Points, width_px: float, value: int = 255) -> 
     return mask
 
 
-def disc(mask: Mask, centre_px: Sequence[float], radius_px: float, value: int = 255) -> Mask:
+def disc(mask: Mask, centre_px: Pair, radius_px: float, value: int = 255) -> Mask:
     """Paints a filled circle."""
     return fill(mask, oval(centre_px, radius_px, radius_px), value)
 
 
-def oval(centre_px: Sequence[float], rx_px: float, ry_px: float, angle: float = 0.0, num_points: int = 32) -> Points:
+def oval(centre_px: Pair, rx_px: float, ry_px: float, angle: float = 0.0, num_points: int = 32) -> Points:
     """An ellipse turned by `angle` radians, as a closed polygon."""
     t = np.arange(num_points) * (2 * np.pi / num_points)
-    return turned(np.stack([rx_px * np.cos(t), ry_px * np.sin(t)], axis=1), angle) + np.asarray(centre_px)
+    return np.asarray(turned(np.stack([rx_px * np.cos(t), ry_px * np.sin(t)], axis=1), angle) + np.asarray(centre_px))
 
 
 def turned(points_N2: Points, angle: float) -> Points:
     """The points turned about the origin by `angle` radians (clockwise on the screen)."""
     cos, sin = np.cos(angle), np.sin(angle)
-    return points_N2 @ np.array([[cos, sin], [-sin, cos]])
+    return np.asarray(points_N2 @ np.array([[cos, sin], [-sin, cos]]))
 
 
 def blank(shape: Shape) -> Mask:
@@ -102,7 +103,7 @@ def _box_mean(field_HW: Ints, radius_px: int) -> Ints:
 
 
 def smooth(field_HW: Ints | Mask, radius_px: float, passes: int = 2) -> Ints:
-    """Box means, repeated: near a Gaussian of sigma = radius * sqrt(passes / 3). Wide ones are taken on a quarter grid."""
+    """Box means, repeated (near a Gaussian of sigma radius * sqrt(passes / 3)); wide ones on a quarter grid."""
     field = field_HW.astype(np.int32)
     height, width = field.shape
     if radius_px >= 4 * _COARSE and min(height, width) >= 16 * _COARSE:
@@ -122,12 +123,12 @@ def shrink(field_HW: Ints, factor: int) -> Ints:
     height, width = (side // factor for side in field_HW.shape)
     rows = field_HW[: height * factor, : width * factor].reshape(height * factor, width, factor).sum(axis=2)
     means = rows.reshape(height, factor, width).sum(axis=1) // (factor * factor)
-    return means.astype(np.int32)
+    return np.asarray(means, dtype=np.int32)
 
 
 def enlarge(field_HW: Ints, shape: Shape) -> Ints:
     """Bilinear, in OpenCV's bit-exact form (four times faster on 16 bits, so on these where the values allow)."""
-    narrow = -(2**15) <= int(field_HW.min()) and int(field_HW.max()) < 2**15
+    narrow = int(field_HW.min()) >= -(2**15) and int(field_HW.max()) < 2**15
     field = field_HW.astype(np.int16) if narrow else field_HW
     return np.asarray(cv2.resize(field, shape[::-1], interpolation=cv2.INTER_LINEAR_EXACT), dtype=np.int32)
 

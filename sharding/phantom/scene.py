@@ -9,10 +9,11 @@ import numpy as np
 
 from sharding.findings import VINDR_FINDINGS
 from sharding.phantom.anatomy import Patient, Pose, frame_of
-from sharding.phantom.lesions import DRAWERS, Drawn
+from sharding.phantom.deposits import Drawn
+from sharding.phantom.lesions import DRAWERS
 from sharding.phantom.lookalikes import LOOKALIKES
-from sharding.phantom.raster import Ints, Shape
-from sharding.phantom.thorax import draw_thorax, heart_box_points
+from sharding.phantom.raster import Ints, Points, Shape
+from sharding.phantom.thorax import Thorax, draw_thorax, heart_box_points
 
 CANVAS_SIDE_PX = 640
 """The longer side on which the body is drawn; noise and letters are drawn at full size."""
@@ -20,7 +21,7 @@ CANVAS_SIDE_PX = 640
 HEALTHY_SHARE = 0.35
 NUM_FINDINGS_WEIGHTS = (0.32, 0.31, 0.23, 0.14)
 
-# Images with each finding in VinDr-CXR's training part, to the power .55: the order stays, the rare ones become learnable.
+# images with each finding in VinDr-CXR's training part; used to the power .55, so that the rare ones become learnable
 _VINDR_IMAGES = (3067, 186, 452, 2300, 353, 386, 613, 1322, 826, 1134, 1032, 1981, 96, 1617)
 _AORTA, _HEART = VINDR_FINDINGS.index("Aortic enlargement"), VINDR_FINDINGS.index("Cardiomegaly")
 
@@ -97,7 +98,7 @@ def _overlap(a: Drawn, b: Drawn) -> float:
     return max(0.0, width) * max(0.0, height) / smaller
 
 
-def _outline(points_N2: np.ndarray[Any, np.dtype[np.float64]], kind: str) -> Drawn:
+def _outline(points_N2: Points, kind: str) -> Drawn:
     low, high = points_N2.min(axis=0), points_N2.max(axis=0)
     return Drawn(kind, (float(low[0]), float(low[1]), float(high[0]), float(high[1])))
 
@@ -123,13 +124,13 @@ def draw_scene(
     if _HEART in strengths:
         ratio = 0.53 + 0.13 * strengths[_HEART] + float(rng.uniform(0.0, 0.03))
     if _AORTA in strengths:
-        knob = 0.145 + 0.065 * strengths[_AORTA] + float(rng.uniform(0.0, 0.02))
+        knob = 0.14 + 0.055 * strengths[_AORTA] + float(rng.uniform(0.0, 0.02))
     thorax = draw_thorax(frame, patient, pose, rng, ratio, knob)
 
     done: list[tuple[Planned, Drawn]] = []
     for item in planned:
         if item.finding == _HEART:
-            done.append((item, _outline(heart_box_points(thorax.heart), "heart")))
+            done.append((item, _outline(heart_box_points(thorax), "heart")))
         elif item.finding == _AORTA:
             done.append((item, _outline(thorax.knob, "knob")))
         else:
@@ -151,7 +152,9 @@ def draw_scene(
     return Scene(thorax.attenuation_HW + thorax.vessels_HW, tuple(findings), tuple(names))
 
 
-def _draw_apart(thorax: Any, item: Planned, others: list[Drawn], rng: np.random.Generator) -> list[tuple[Planned, Drawn]]:
+def _draw_apart(
+    thorax: Thorax, item: Planned, others: list[Drawn], rng: np.random.Generator
+) -> list[tuple[Planned, Drawn]]:
     """Draws one finding where it covers no other; tries six times, undoing what it drew."""
     for _ in range(6):
         before = thorax.attenuation_HW.copy(), thorax.vessels_HW.copy()

@@ -14,10 +14,8 @@ from sharding.phantom.raster import (
     Ints,
     Mask,
     Points,
-    bezier,
     blank,
     cloud,
-    disc,
     fill,
     oval,
     smooth,
@@ -25,9 +23,7 @@ from sharding.phantom.raster import (
     stroke,
     weigh,
 )
-
-CAGE_V = (-0.86, -0.72, -0.42, -0.05, 0.35, 0.70, 1.10)
-CAGE_O = (0.36, 0.64, 0.83, 0.93, 0.985, 1.0, 1.0)
+from sharding.phantom.skeleton import draw_bones
 
 
 @dataclass(slots=True)
@@ -39,6 +35,7 @@ class Thorax:
     vessels_HW: Ints
     lungs: tuple[Mask, Mask]
     clear_HW: Mask
+    air_HW: Ints
     body_HW: Mask
     lateral_walls: tuple[Points, Points]
     outlines: tuple[Points, Points]
@@ -49,11 +46,6 @@ class Thorax:
     def both_lungs(self) -> Mask:
         """The union of the two lung masks."""
         return np.maximum(self.lungs[0], self.lungs[1])
-
-
-def cage(v: float) -> float:
-    """Half the width of the rib cage at height v."""
-    return float(np.interp(v, CAGE_V, CAGE_O))
 
 
 def _lung(side: int, pose: Pose) -> tuple[Points, Points, float]:
@@ -89,9 +81,9 @@ def _heart(ratio: float, pose: Pose) -> Points:
         (right * 0.80, -0.04),
         (right, 0.22 + drop),
         (right * 0.9, 0.46 + drop),
-        (-0.08, 0.58 + drop),
-        (left * 0.45, 0.63 + drop),
-        (left * 0.88, 0.58 + drop),
+        (-0.08, 0.66 + drop),
+        (left * 0.45, 0.71 + drop),
+        (left * 0.90, 0.62 + drop),
         (left, 0.45 + drop),
         (left * 0.86, 0.22 + drop),
         (left * 0.55, 0.0),
@@ -103,10 +95,12 @@ def _heart(ratio: float, pose: Pose) -> Points:
     return spline(points, closed=True) + np.array([pose.lean, 0.0])
 
 
-def heart_box_points(heart_px: Points) -> Points:
-    """The ventricular part of the heart's outline: what a reader boxes as cardiomegaly."""
-    low, high = heart_px[:, 1].min(), heart_px[:, 1].max()
-    return heart_px[heart_px[:, 1] >= low + 0.64 * (high - low)]
+def heart_box_points(thorax: Thorax) -> Points:
+    """The ventricles' outline down to the diaphragm, px [N, 2]: what a reader boxes as cardiomegaly."""
+    points, floor = thorax.heart, thorax.domes_y[1] + 0.05 * thorax.frame.unit_px
+    low, high = points[:, 1].min(), points[:, 1].max()
+    lower = points[points[:, 1] >= low + 0.62 * (high - low)]
+    return np.stack([lower[:, 0], np.minimum(lower[:, 1], floor)], axis=1)
 
 
 def _soft_tissue(frame: Frame, patient: Patient) -> tuple[Mask, Ints]:
@@ -139,53 +133,6 @@ def _soft_tissue(frame: Frame, patient: Patient) -> tuple[Mask, Ints]:
     return np.maximum(torso, arms), np.maximum(soft, limbs)
 
 
-def _bones(frame: Frame, patient: Patient, pose: Pose, body_HW: Mask) -> Ints:
-    unit = frame.unit_px
-    back, front = blank(frame.shape), blank(frame.shape)
-    marrow_back, marrow_front = blank(frame.shape), blank(frame.shape)
-    wide = 0.058 * unit
-    for side in (-1, 1):
-        for rib in range(1, 12):
-            start = -0.98 + patient.rib_pitch * rib
-            low = start + (0.10 + 0.020 * rib) * patient.rib_slope
-            reach = cage(low) * (0.8 if rib == 1 else 1.0)
-            arc = bezier((0.08, start), (0.92 * reach, start - 0.10), (reach, low)) * [side, 1]
-            stroke(back, frame.px(arc), wide)
-            stroke(marrow_back, frame.px(arc), wide * 0.62)
-            if rib <= 8:
-                end = (0.36 + 0.025 * rib, low + 0.30 * patient.rib_slope)
-                arc = bezier((reach, low), (1.0 * reach, low + 0.20 * patient.rib_slope), end) * [side, 1]
-                stroke(front, frame.px(arc), wide * 1.1)
-                stroke(marrow_front, frame.px(arc), wide * 0.72)
-        tilt = patient.clavicle_tilt + 0.5 * pose.tilt * side
-        bone = spline([(0.09, -0.54), (0.32, -0.55), (0.62, -0.68 - tilt), (0.92, -0.72 - tilt), (1.25, -0.82)])
-        stroke(back, frame.px(bone * [side, 1]), 0.085 * unit)
-        stroke(marrow_back, frame.px(bone * [side, 1]), 0.055 * unit)
-    ribs = weigh(smooth(back, 0.006 * unit, 1), 0.36) - weigh(smooth(marrow_back, 0.01 * unit, 1), 0.16)
-    ribs += weigh(smooth(front, 0.01 * unit, 1), 0.21) - weigh(smooth(marrow_front, 0.012 * unit, 1), 0.10)
-
-    shoulder, blade = blank(frame.shape), blank(frame.shape)
-    for side in (-1, 1):
-        plate = [(0.98, -0.76), (1.04, -0.2), (1.00, 0.16), (1.10, 0.02), (1.20, -0.35), (1.28, -0.70)]
-        fill(blade, frame.px(spline(np.array(plate) * [side, 1], closed=True)))
-        disc(shoulder, frame.px(np.array([1.30 * side, -0.76])), 0.13 * unit)
-        stroke(shoulder, frame.px(np.array([[1.32 * side, -0.72], [1.50 * side, 0.6]])), 0.13 * unit)
-    ribs += weigh(smooth(blade, 0.012 * unit), 0.22) + weigh(smooth(shoulder, 0.02 * unit), 0.38)
-
-    column = blank(frame.shape)
-    for level in range(-6, 18):
-        v = 0.128 * level - 0.4
-        tall, broad = 0.052, 0.088 + 0.0022 * level
-        block = np.array([(-broad, v - tall), (broad, v - tall), (broad * 0.9, v), (broad, v + tall), (-broad, v + tall)])
-        fill(column, frame.px(np.concatenate([block, [(-broad * 0.9, v)]])), 205)
-        for edge in (v - tall, v + tall):
-            stroke(column, frame.px(np.array([(-broad, edge), (broad, edge)])), 0.012 * unit, 255)
-        for side in (-1, 1):
-            disc(column, frame.px(np.array([side * broad * 0.55, v])), 0.018 * unit, 255)
-        fill(column, frame.px(oval((pose.lean * 0.6, v + 0.03), 0.014, 0.035)), 250)
-    return (ribs + weigh(smooth(column, 0.008 * unit, 1), 0.40)) * body_HW // 255
-
-
 def _vessels(frame: Frame, patient: Patient, pose: Pose) -> tuple[Mask, Ints]:
     """The vessel tree of both lungs; it belongs to the patient, so it draws from the patient's own generator."""
     rng = np.random.Generator(np.random.PCG64(patient.vessel_seed))
@@ -206,7 +153,7 @@ def _vessels(frame: Frame, patient: Patient, pose: Pose) -> tuple[Mask, Ints]:
         if wide > 0.006:
             for turn in (float(rng.uniform(0.15, 0.5)), -float(rng.uniform(0.15, 0.5))):
                 jobs.append((side, end[0], end[1], bend + turn, wide * 0.68, long * float(rng.uniform(0.62, 0.85))))
-    return tree, weigh(smooth(hila, 0.07 * frame.unit_px), 0.34)
+    return tree, weigh(smooth(hila, 0.07 * frame.unit_px), 0.46)
 
 
 def draw_thorax(
@@ -222,7 +169,14 @@ def draw_thorax(
 
     belly = blank(frame.shape)
     edge = 0.34 + pose.breath
-    fill(belly, frame.px(np.array([(-0.9, edge), (0.9, edge), (1.0, 0.6), (1.5, 1.5), (1.5, 2.8), (-1.5, 2.8), (-1.5, 1.5), (-1.0, 0.6)])))
+    fill(
+        belly,
+        frame.px(
+            np.array(
+                [(-0.9, edge), (0.9, edge), (1.0, 0.6), (1.5, 1.5), (1.5, 2.8), (-1.5, 2.8), (-1.5, 1.5), (-1.0, 0.6)]
+            )
+        ),
+    )
     belly = np.minimum(np.minimum(belly, 255 - both), body)
     attenuation += weigh(smooth(belly, 0.025 * unit), 0.50) + weigh(smooth(belly, 0.16 * unit), 0.40)
     if rng.random() < 0.75:
@@ -240,28 +194,30 @@ def draw_thorax(
 
     heart = frame.px(_heart(heart_ratio, pose))
     heart_mask = fill(blank(frame.shape), heart)
-    knob_body = oval((0.10 + 0.85 * knob + lean * 0.6, -0.38 - 0.25 * (knob - 0.1)), knob * 1.08, knob)
+    knob_body = oval((0.10 + 0.62 * knob + lean * 0.6, -0.38 - 0.25 * (knob - 0.1)), knob * 1.22, knob * 1.1, 0.35)
     knob_px = frame.px(knob_body)
     arch = fill(blank(frame.shape), knob_px)
     down = np.array([(0.10 + 1.6 * knob, -0.34), (0.16 + 0.6 * knob, 0.1), (0.15, 0.6), (0.0, 0.6), (0.0, -0.34)])
-    aorta = fill(blank(frame.shape), frame.px(down + [lean * 0.6, 0.0]))
+    aorta = fill(blank(frame.shape), frame.px(down + np.array([lean * 0.6, 0.0])))
 
-    # heart and arch displace air: where they lie there is that much less lung, and where there is no lung they add little
+    # heart and arch displace air: over lung they weigh much, elsewhere little
     solid = np.maximum(smooth(heart_mask, 0.012 * unit) * 236, smooth(arch, 0.010 * unit) * 226) // 255
     air = 255 - np.maximum(solid, smooth(aorta, 0.02 * unit) * 50 // 255)
     filled = smooth(both, 0.006 * unit, 1) * air // 255
     attenuation -= weigh(filled, 0.58) + weigh(smooth(both, 0.10 * unit) * filled // 255, 0.72)
-    attenuation += cloud(rng, frame.shape, 0.02 * unit) * filled // (255 * 14)
-    attenuation += weigh(smooth(heart_mask, 0.12 * unit) * heart_mask // 255, 0.22) + weigh(smooth(arch, 0.02 * unit), 0.12)
+    attenuation += cloud(rng, frame.shape, 0.02 * unit) * filled // (255 * 10)
+    attenuation += weigh(smooth(heart_mask, 0.12 * unit) * heart_mask // 255, 0.22) + weigh(
+        smooth(arch, 0.02 * unit), 0.12
+    )
 
     windpipe = blank(frame.shape)
     stroke(windpipe, frame.px(np.array([(0.0, -1.35), (0.01, -0.6), (0.02 + lean, -0.22)])), 0.105 * unit)
     for side in (-1, 1):
         stroke(windpipe, frame.px(np.array([(0.02 + lean, -0.22), (0.02 + lean + side * 0.2, -0.03)])), 0.06 * unit)
-    attenuation -= weigh(smooth(windpipe, 0.012 * unit), 0.38)
+    attenuation -= weigh(smooth(windpipe, 0.012 * unit), 0.44)
 
     tree, hila = _vessels(frame, patient, pose)
-    vessels = weigh(smooth(np.minimum(tree, both), 0.005 * unit, 1) * air // 255, 0.26 * patient.vessels)
+    vessels = weigh(smooth(np.minimum(tree, both), 0.005 * unit, 1) * air // 255, 0.33 * patient.vessels)
     attenuation += hila * both // 255
     if patient.breast > 0:
         breasts = blank(frame.shape)
@@ -269,8 +225,8 @@ def draw_thorax(
         for side in (-1, 1):
             fill(breasts, frame.px(oval((side * 0.62, low), 0.40, 0.36 + 0.1 * patient.breast, side * 0.2)))
         round_part = smooth(breasts, 0.10 * unit) * breasts // 255
-        attenuation += weigh(smooth(breasts, 0.012 * unit), 0.10) + weigh(round_part, 0.30 * patient.breast)
-    bones = _bones(frame, patient, pose, body)
+        attenuation += weigh(smooth(breasts, 0.02 * unit), 0.07) + weigh(round_part, 0.30 * patient.breast)
+    bones = draw_bones(frame, patient, pose, body)
     attenuation += bones * (255 - smooth(belly, 0.05 * unit) * 7 // 10) // 255
     clear = np.where((both > 200) & (heart_mask < 60) & (arch < 60), 255, 0).astype(np.uint8)
     domes = [float(frame.px(np.array([0.55 * side, shape[2]]))[1]) for side, shape in zip((-1, 1), shapes, strict=True)]
@@ -280,6 +236,7 @@ def draw_thorax(
         vessels_HW=vessels,
         lungs=lungs,
         clear_HW=clear,
+        air_HW=air,
         body_HW=body,
         lateral_walls=(frame.px(shapes[0][1]), frame.px(shapes[1][1])),
         outlines=(outlines[0], outlines[1]),

@@ -19,7 +19,7 @@ def case() -> tuple[Truth, dict]:
     truth = random_truth(rng, num_images=60)
     good = random_predictions(rng, truth, num_levels=50, shift_px=2)
     known = prior.predict(prior.fit(truth), truth)
-    return truth, measure.evaluate(truth, good, known, num_resamples=200, seed=3)
+    return truth, measure.evaluate(truth, good, known, num_resamples=200, seed=3, commit="abc")
 
 
 def test_shape(case: tuple[Truth, dict]) -> None:

@@ -27,7 +27,9 @@ def draw_boxes(seed: int, count: int, grid: int = 0) -> Tensor:
 def test_decode_undoes_encode(seed: int) -> None:
     boxes, references = draw_boxes(seed, 9), draw_boxes(seed + 1, 9)
     weights = (10.0, 10.0, 5.0, 5.0)
-    torch.testing.assert_close(bx.decode(bx.encode(boxes, references, weights), references, weights), boxes, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(
+        bx.decode(bx.encode(boxes, references, weights), references, weights), boxes, rtol=1e-4, atol=1e-3
+    )
 
 
 def test_decode_clamps_the_growth_on_both_sides() -> None:

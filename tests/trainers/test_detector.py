@@ -109,7 +109,9 @@ def test_detections_equal_torchvisions_with_the_same_weights() -> None:
 
 
 def test_proposal_losses_equal_a_plain_loop() -> None:
-    model = small(DetectorConfig(strides_px=(8, 16, 32), fpn_channels=32, anchor_scales=(3.0,), num_anchors_sampled=10**4))
+    model = small(
+        DetectorConfig(strides_px=(8, 16, 32), fpn_channels=32, anchor_scales=(3.0,), num_anchors_sampled=10**4)
+    )
     model.rpn.settings = type(model.rpn.settings)(
         (8, 16, 32), (3.0,), (0.5, 1.0, 2.0), (60, 60), (60, 60), num_sampled=10**4, positive_share=1.0
     )
@@ -204,7 +206,11 @@ def test_frozen_stages_and_norms_stay_as_they_are() -> None:
 
 
 def test_batch_norm_learns_its_statistics_where_asked() -> None:
-    model = small(DetectorConfig(norm="batch", frozen_stages=1, strides_px=(8, 16, 32), fpn_channels=32, head_width=16, num_rois=8))
+    model = small(
+        DetectorConfig(
+            norm="batch", frozen_stages=1, strides_px=(8, 16, 32), fpn_channels=32, head_width=16, num_rois=8
+        )
+    )
     model.train()
     images, sizes, boxes, findings = batch()
     model(images, sizes, boxes, findings)

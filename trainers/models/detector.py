@@ -80,7 +80,9 @@ class DetectorConfig:
         if start < 0 or self.strides_px != levels[start : start + len(self.strides_px)] or self.strides_px[0] == 64:
             raise ValueError(f"detector.strides_px {self.strides_px}: give neighbours among {levels}, as 8 16 32")
         if not self.anchor_scales or not self.anchor_ratios or min(*self.anchor_scales, *self.anchor_ratios) <= 0:
-            raise ValueError("detector.anchor_scales and detector.anchor_ratios: give at least one positive number each")
+            raise ValueError(
+                "detector.anchor_scales and detector.anchor_ratios: give at least one positive number each"
+            )
         counts = ("fpn_channels", "num_anchors_sampled", "num_before_nms_train", "num_before_nms_test", "num_rois")
         for name in (*counts, "num_proposals_train", "num_proposals_test", "head_width", "max_boxes"):
             if getattr(self, name) < 1:
@@ -202,7 +204,10 @@ class Detector(nn.Module):
         if seeds_B is None:
             seeds_B = torch.randint(1 << 62, (len(boxes),), device=images_BHW1.device)
         objectness, rough = self.rpn.losses(maps, logits_BN, offsets_BN4, sizes_B2, boxes_BM4, valid_BM, seeds_B)
-        named, exact = self.roi_heads.losses(
-            pooled, proposals_BP4, real_BP, boxes_BM4, findings_BM, valid_BM, ~seeds_B
-        )
-        return {"loss_objectness": objectness, "loss_rpn_box_reg": rough, "loss_classifier": named, "loss_box_reg": exact}
+        named, exact = self.roi_heads.losses(pooled, proposals_BP4, real_BP, boxes_BM4, findings_BM, valid_BM, ~seeds_B)
+        return {
+            "loss_objectness": objectness,
+            "loss_rpn_box_reg": rough,
+            "loss_classifier": named,
+            "loss_box_reg": exact,
+        }

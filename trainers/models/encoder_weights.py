@@ -133,7 +133,9 @@ def read_weights(source: str, name: str) -> dict[str, Tensor]:
 
 def _tensors_of(loaded: Any, source: str) -> dict[str, Tensor]:
     while isinstance(loaded, dict):
-        inner = next((loaded[k] for k in ("state_dict", "model", "model_state_dict") if isinstance(loaded.get(k), dict)), None)
+        inner = next(
+            (loaded[k] for k in ("state_dict", "model", "model_state_dict") if isinstance(loaded.get(k), dict)), None
+        )
         if inner is None:
             tensors = {str(k): v for k, v in loaded.items() if isinstance(v, Tensor)}
             if tensors:

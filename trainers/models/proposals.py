@@ -76,7 +76,11 @@ class ProposalNetwork(nn.Module):
             boxes.append(bx.decode(chosen, anchor[at], UNIT))
             scores.append(score.sigmoid())
             levels.append(torch.full_like(at, i))
-        boxes_BK4, scores_BK, levels_BK = bx.clip(torch.cat(boxes, 1), sizes_B2), torch.cat(scores, 1), torch.cat(levels, 1)
+        boxes_BK4, scores_BK, levels_BK = (
+            bx.clip(torch.cat(boxes, 1), sizes_B2),
+            torch.cat(scores, 1),
+            torch.cat(levels, 1),
+        )
         sides = boxes_BK4[..., 2:] - boxes_BK4[..., :2]
         usable = (sides > 0).all(-1)
         image_BK = torch.arange(len(scores_BK), device=scores_BK.device)[:, None]
