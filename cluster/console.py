@@ -68,7 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         from cluster import jobs
 
         return jobs.main(address, [verb, *rest])
-    return int(importlib.import_module(VERBS[verb][0]).main(rest))
+    try:
+        module = importlib.import_module(VERBS[verb][0])
+    except ModuleNotFoundError as error:
+        print(
+            f"cxr: error: {sys.executable} lacks the package {error.name!r}: run `make setup` and use .venv/bin/cxr; "
+            "on a cluster, run `ray start` with that environment activated",
+            file=sys.stderr,
+        )
+        return 1
+    return int(module.main(rest))
 
 
 if __name__ == "__main__":

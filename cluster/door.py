@@ -65,25 +65,29 @@ def enter(prog: str, config_type: type[C], run: Callable[[C], None], argv: Seque
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words or os.environ.get("CXR_DEBUG", "") not in ("", "0")
     words = [word for word in words if word != "--debug"]
+    if debug:
+        os.environ["CXR_DEBUG"] = "1"  # for the workers that this process starts
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _end)
     try:
         run(configs.parse(config_type, words, prog))
+        sys.stdout.flush()
     except ValueError as error:
-        return _tell(prog, str(error), error, 2, debug)
+        return tell(prog, str(error), error, 2, debug)
     except KeyboardInterrupt as error:
-        return _tell(prog, "interrupted; the same command goes on where it stopped", error, 130, debug)
+        return tell(prog, "interrupted; the same command goes on where it stopped", error, 130, debug)
     except BrokenPipeError:  # `cxr ... | head`: whoever read us has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except SystemExit as stop:  # --help, and the config library's own messages
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:
-        return _tell(prog, explain(error), error, 1, debug)
+        return tell(prog, explain(error), error, 1, debug)
     return 0
 
 
-def _tell(prog: str, message: str, error: BaseException, status: int, debug: bool) -> int:
+def tell(prog: str, message: str, error: BaseException, status: int, debug: bool) -> int:
+    """Writes what went wrong to stderr, with the traceback where `debug`, and gives `status`."""
     sys.stdout.flush()
     if debug:
         traceback.print_exception(error)

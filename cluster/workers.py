@@ -17,6 +17,8 @@ from cluster.scale import ScaleConfig
 C = TypeVar("C")
 
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
+_JOB_COPY = "working_dir_files"
+_OBJECT_STORE_BYTES = 128 << 20
 _OBJECT_STORE_BYTES = 128 << 20
 _MIN_OBJECT_STORE_BYTES = 80 << 20
 
@@ -41,11 +43,14 @@ def run_on_workers(train: Callable[[C], None], config: C, scale: ScaleConfig, ru
         train(config)
         return
     run_dir = run_dir.resolve()
+    if _JOB_COPY in run_dir.parts:
+        raise ValueError(
+            f"the run's folder {run_dir} lies in this job's temporary copy of the project and would go with it: "
+            "give an absolute path on storage that every node sees"
+        )
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / _SNAPSHOT).unlink(missing_ok=True)  # names checkpoints of an earlier start; ours are what counts
-    _set_environment(scale)
-    importlib.import_module("ray.train.torch")  # before ray.init(): the other order may crash on a fresh cluster
-    with _ray(scale), _interruptible():
+    with open_ray(scale), _interruptible():
         _fit(train, config, scale, run_dir)
 
 
@@ -99,8 +104,10 @@ def _set_environment(scale: ScaleConfig) -> None:
 
 
 @contextlib.contextmanager
-def _ray(scale: ScaleConfig) -> Iterator[None]:
+def open_ray(scale: ScaleConfig) -> Iterator[None]:
     """A connection to Ray: the one that is open, the cluster that is known, or a cluster of this process's own."""
+    _set_environment(scale)
+    importlib.import_module("ray.train.torch")  # before ray.init(): the other order may crash on a fresh cluster
     import ray
 
     if ray.is_initialized():
@@ -175,6 +182,8 @@ def _fit(train: Callable[[C], None], config: C, scale: ScaleConfig, run_dir: Pat
 
     def on_worker() -> None:
         logging.getLogger(execution_context.__file__).setLevel(logging.WARNING)  # it tells every report
+        if not os.environ.get("CXR_DEBUG"):
+            logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # a traceback; the driver says it in a line
         if not on_gpu:
             os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
         world.set_timeout(scale.timeout_seconds)
@@ -209,7 +218,9 @@ def _fit(train: Callable[[C], None], config: C, scale: ScaleConfig, run_dir: Pat
 
 def _worker_variables(scale: ScaleConfig) -> dict[str, str]:
     ours = {name: value for name, value in os.environ.items() if name.startswith("CXR_")}
-    threads = os.environ.get("OMP_NUM_THREADS", str(scale.cpus_per_worker))
+    threads = str(scale.cpus_per_worker)
+    if _is_alone():  # in a job the variable is Ray's own, made for a driver that reserves no core
+        threads = os.environ.get("OMP_NUM_THREADS", threads)
     return {**ours, "OMP_NUM_THREADS": threads, "RAY_CHDIR_TO_TRIAL_DIR": "0"}
 
 

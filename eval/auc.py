@@ -34,4 +34,5 @@ def area_under_roc(
     below_BU = np.cumsum(negative_BU, axis=1) - negative_BU
     wins_B = (positive_BU * (below_BU + 0.5 * negative_BU)).sum(axis=1)
     pairs_B = positive_BU.sum(axis=1).astype(np.float64) * negative_BU.sum(axis=1)
-    return np.divide(wins_B, pairs_B, out=np.full(len(wins_B), np.nan), where=pairs_B > 0)
+    area_B: NDArray[np.float64] = np.divide(wins_B, pairs_B, out=np.full(len(wins_B), np.nan), where=pairs_B > 0)
+    return area_B

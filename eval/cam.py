@@ -42,7 +42,7 @@ def heat_map(
     """float32 [H, W] in 0..1, 1 where the layer answers most.
 
     detector: used in eval mode and left as it was: modes, gradients, hooks.
-    layer: gives one tensor [1, C, h, w], for example `detector.backbone.body.layer4`; not the whole FPN, which gives a dict.
+    layer: gives one tensor [1, C, h, w], for example `detector.backbone.body.layer4`; not the FPN, which gives several.
     image_CHW: on the detector's device, of whatever type `call` passes on.
     box_4, finding: the detection to explain, in pixels of `image_CHW`. "eigencam", the first principal component of the
         layer, needs neither, since it shows what the features hold and not what a box owes to them. The others follow
@@ -53,21 +53,26 @@ def heat_map(
     Raises ValueError where the layer gives no single tensor, where a gradient method lacks the box, and where the
     detector finds nothing of `finding` on it.
     """
+    if method != "eigencam" and (box_4 is None or finding is None):
+        raise ValueError(f"heat map {method!r}: follows one detection; give its box and finding, or take 'eigencam'")
     watch = layer.register_forward_hook(_OneTensor())
+    cam: Any = None
     try:
-        with _left_as_it_was(detector), _cam(method)(_Batched(detector, call), [layer]) as cam:
-            if method == "eigencam":
+        with _left_as_it_was(detector):
+            cam = _library_class(method)(_Batched(detector, call), [layer])
+            if box_4 is not None and finding is not None and method != "eigencam":
+                map_HW = cam(image_CHW[None], targets=[_ScoreOf(box_4, finding)])[0]
+            else:
                 with torch.no_grad():
                     cam.activations_and_grads(image_CHW[None])
-                activations_1Chw = cam.activations_and_grads.activations[0].float().numpy()
-                map_hw = first_component(activations_1Chw[0])
-                return _resized(map_hw, (image_CHW.shape[-2], image_CHW.shape[-1]))
-            if box_4 is None or finding is None:
-                raise ValueError(f"heat map {method!r}: follows one detection; give its box and finding, or take 'eigencam'")
-            map_1HW: NDArray[np.float32] = cam(image_CHW[None], targets=[_ScoreOf(box_4, finding)])
-            return np.clip(map_1HW[0], 0, 1).astype(np.float32)
-    finally:
+                activations_Chw = cam.activations_and_grads.activations[0][0].float().numpy()
+                map_HW = _resized(first_component(activations_Chw), (image_CHW.shape[-2], image_CHW.shape[-1]))
+    finally:  # not the library's own `with`: that one swallows an IndexError
         watch.remove()
+        if cam is not None:
+            cam.activations_and_grads.release()
+    result: NDArray[np.float32] = np.clip(map_HW, 0, 1).astype(np.float32)
+    return result
 
 
 def first_component(activations_Chw: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -84,7 +89,8 @@ def first_component(activations_Chw: NDArray[np.float32]) -> NDArray[np.float32]
     magnitude_X = np.linalg.norm(rows_XC, axis=1)
     if along_X @ (magnitude_X - magnitude_X.mean()) < 0:
         along_X = -along_X
-    return np.maximum(along_X, 0).reshape(height, width).astype(np.float32)
+    map_hw: NDArray[np.float32] = np.maximum(along_X, 0).reshape(height, width).astype(np.float32)
+    return map_hw
 
 
 class _Batched(nn.Module):
@@ -111,13 +117,13 @@ class _ScoreOf:
         iou_D = torch.where(output["findings"] == self.finding, iou_D, torch.zeros_like(iou_D))
         if not len(iou_D) or iou_D.max() < _MIN_IOU:
             raise ValueError(
-                f"heat map: the detector finds nothing of finding {self.finding} at {self.box_4.tolist()} px of this image; "
+                f"heat map: the detector finds nothing of finding {self.finding} at {self.box_4.tolist()} px here; "
                 "give a box that it predicts here, in pixels of the image that is given"
             )
         return output["scores"][iou_D.argmax()]
 
 
-def _cam(method: Method) -> Callable[..., Any]:
+def _library_class(method: Method) -> Any:
     match method:
         case "eigencam":
             return EigenCAM
@@ -140,21 +146,20 @@ class _OneTensor:
         if self.num_calls > 1 or not isinstance(output, Tensor) or output.ndim != 4:
             what = "several outputs" if self.num_calls > 1 else f"a {type(output).__name__}"
             raise ValueError(
-                f"heat map: the layer gave {what} for one image; it must give one tensor [1, C, h, w], as the last stage "
-                "of the backbone does (`detector.backbone.body.layer4`)"
+                f"heat map: the layer gave {what} for one image; it must give one tensor [1, C, h, w], as the last "
+                "stage of the backbone does (`detector.backbone.body.layer4`)"
             )
 
 
 def _resized(map_hw: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    scaled_hw = torch.from_numpy(map_hw / max(float(map_hw.max()), 1e-12))[None, None]
-    large: Tensor = nn.functional.interpolate(scaled_hw, size=size, mode="bilinear", align_corners=False)
-    result: NDArray[np.float32] = large[0, 0].clamp(0, 1).numpy()
+    large = nn.functional.interpolate(torch.from_numpy(map_hw)[None, None], size=size, mode="bilinear")[0, 0]
+    result: NDArray[np.float32] = (large / large.max().clamp(min=1e-12)).numpy()
     return result
 
 
 @contextmanager
 def _left_as_it_was(detector: nn.Module) -> Iterator[None]:
-    """Eval mode inside, with gradients to every parameter, so that a frozen layer's output has one too; all undone after."""
+    """Eval mode inside, and every parameter wants a gradient, so that frozen layers pass one on; undone after."""
     modes = [(module, module.training) for module in detector.modules()]
     states = [(parameter, parameter.requires_grad, parameter.grad) for parameter in detector.parameters()]
     detector.eval()

@@ -84,7 +84,9 @@ def item(
     ]
     mine = slice(predictions.offsets[number], predictions.offsets[number + 1])
     rows = zip(predictions.finding_D[mine], predictions.boxes_D4[mine], predictions.score_D[mine].tolist(), strict=True)
-    found = [Mark(predictions.findings[f], _corners(box * scale_4), score) for f, box, score in rows if score >= min_score]
+    found = [
+        Mark(predictions.findings[f], _corners(box * scale_4), score) for f, box, score in rows if score >= min_score
+    ]
     found.sort(key=lambda mark: -(mark.score or 0.0))
     return GalleryItem(
         key=truth.keys[number],
@@ -137,7 +139,7 @@ def load_gallery(folder: Path) -> tuple[GalleryItem, ...]:
                 truth=_marks(entry["truth"]),
                 predictions=_marks(entry["predictions"]),
                 caption=entry["caption"],
-                heat_HW=_read_gray(folder / entry["heat"]).astype(np.float32) / 255 if entry["heat"] else None,
+                heat_HW=_read_heat(folder / entry["heat"]) if entry["heat"] else None,
                 heat_caption=entry["heat_caption"],
             )
             for entry in content["items"]
@@ -151,6 +153,11 @@ def _read_gray(path: Path) -> NDArray[np.uint8]:
         return np.asarray(image.convert("L"))
 
 
+def _read_heat(path: Path) -> NDArray[np.float32]:
+    heat_HW: NDArray[np.float32] = _read_gray(path).astype(np.float32) / np.float32(255)
+    return heat_HW
+
+
 def _marks(entries: list[dict[str, object]]) -> tuple[Mark, ...]:
     return tuple(Mark(str(e["finding"]), _corners(np.array(e["box"])), e["score"]) for e in entries)  # type: ignore[arg-type]
 
@@ -162,4 +169,5 @@ def _corners(box_4: NDArray[np.floating]) -> tuple[float, float, float, float]:
 
 def _resized(heat_HW: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     resized = np.asarray(Image.fromarray(heat_HW.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    return np.clip(resized, 0, 1).astype(np.float32)
+    inside: NDArray[np.float32] = np.clip(resized, 0, 1).astype(np.float32)
+    return inside

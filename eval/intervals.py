@@ -91,7 +91,7 @@ def difference(
 
 def _refused(value: float, num_positive_groups: int, what: str) -> Estimate | None:
     if np.isnan(value):
-        return Estimate(None, reason="not defined: nothing of it here")
+        return Estimate(None, reason="not defined on these images")
     if num_positive_groups < MIN_POSITIVE_GROUPS:
         plural = "" if num_positive_groups == 1 else "s"
         reason = f"{num_positive_groups} {what}{plural} with it; an interval needs {MIN_POSITIVE_GROUPS}"

@@ -1,13 +1,13 @@
 """Predictions and truth in, `metrics.json` out: every number with its interval, split, checkpoint and config.
 
-    {schema_version: 1, kind: "detection", split, shards, checkpoint, commit, config, num_images, num_groups, grouped_by,
-     num_boxes, num_resamples, coverage, seed,
+    {schema_version: 1, kind: "detection", split, shards, checkpoint, commit, config,
+     num_images, num_groups, grouped_by, num_boxes, num_resamples, coverage, seed,
      metrics:     {name: {value, low, high[, reason]}},
      per_finding: {finding: {ap50: {...}, ap: {...}, auc: {...}, sensitivity_1fp: {...}, num_boxes, num_images}},
      prior:               null or {metrics: {...}, per_finding: {...}},
      difference_to_prior: null or {name: {value, low, high, p}}}
 
-`value` is null where a number is not defined; `low` and `high` are null, with a `reason`, where no interval can be given.
+`value` is null where a number is not defined; `low` and `high` are null, with a `reason`, where there is no interval.
 
 Shapes: N images, F findings, T IoU thresholds, B resamples.
 """
@@ -81,8 +81,10 @@ def evaluate(
     seed: int = 0,
     commit: str = "",
 ) -> dict[str, Any]:
-    """The content of metrics.json; `commit` is the version of this code (`cluster.version`). `prior` is another predictor on the same images (see `eval.prior`), compared by
-    paired differences. Raises ValueError where predictions and truth do not fit together.
+    """The content of metrics.json.
+
+    `prior` is another predictor on the same images (see `eval.prior`), compared by paired differences; `commit` is
+    the version of the code that measures. Raises ValueError where predictions and truth do not fit together.
     """
     if num_resamples < 2:
         raise ValueError(f"num_resamples {num_resamples}: an interval needs at least 2, and 1000 to be steady")
@@ -252,4 +254,5 @@ def _mean(values_BX: NDArray[np.float64]) -> NDArray[np.float64]:
     defined_BX = np.isfinite(values_BX)
     num_B = defined_BX.sum(axis=1)
     total_B = np.where(defined_BX, values_BX, 0.0).sum(axis=1)
-    return np.divide(total_B, num_B, out=np.full(len(values_BX), np.nan), where=num_B > 0)
+    mean_B: NDArray[np.float64] = np.divide(total_B, num_B, out=np.full(len(values_BX), np.nan), where=num_B > 0)
+    return mean_B

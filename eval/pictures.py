@@ -1,4 +1,4 @@
-"""Drawings for a page: curves and intervals as inline SVG that follow the page's text colour, images with boxes over them.
+"""Drawings for a page: curves and intervals as inline SVG in the page's text colour, images with boxes over them.
 
 Nothing here touches matplotlib's global state; the same input gives the same bytes.
 
@@ -15,18 +15,21 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
 from eval.gallery import GalleryItem, Mark
 
-COLOURS = ("#2f81c7", "#e07b39", "#7d8590", "#9a63c9", "#3a9d6e", "#c9528b")
+COLOURS = ("#2f81c7", "#e07b39", "#9a63c9", "#3a9d6e", "#c9528b")
+PRIOR_COLOUR = "#7d8590"
 TRUTH_COLOUR = "#3ddc84"
 PREDICTION_COLOUR = "#ffa62b"
 _INK = "#010203"  # stands for the page's own text colour until the SVG is written
 _MAX_POINTS = 400
-_VIEW_WIDTH = 480.0
-_FONT = 12.5
+_LETTERS = 10.5
+_VIEW_WIDTH = 360.0
+_FONT = 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Row:
 
 def curves_svg(panel: Panel) -> str:
     """A panel as inline SVG. More than 400 points of a curve are drawn as means of equal stretches."""
-    figure = Figure(figsize=(5.4, 3.0), layout="constrained")
+    figure = Figure(figsize=(4.1, 3.1), layout="constrained")
     axes = figure.add_subplot()
     for number, curve in enumerate(panel.curves):
         steps, values = _thinned(np.array(curve.steps, float), np.array(curve.values, float))
@@ -68,20 +71,22 @@ def curves_svg(panel: Panel) -> str:
     axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
     if panel.log_y:
         axes.set_yscale("log")
-    axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+    figure.legend(frameon=False, fontsize=_LETTERS, labelcolor=_INK, loc="outside lower left")
     return _svg(figure, panel.title)
 
 
-def intervals_svg(title: str, predictors: tuple[str, ...], rows: tuple[Row, ...], x_label: str) -> str:
-    """Values with their intervals, a row each and a colour per predictor, best read from top to bottom."""
-    figure = Figure(figsize=(8.6, 0.9 + 0.4 * len(rows)), layout="constrained")
+def intervals_svg(title: str, predictors: dict[str, str], rows: tuple[Row, ...], x_label: str) -> str:
+    """Values with their intervals as inline SVG, a row each; `predictors` gives names and their colours."""
+    figure = Figure(figsize=(11.5, 1.0 + 0.42 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     offsets = (np.arange(len(predictors)) - (len(predictors) - 1) / 2) * 0.24
-    for number, (name, offset) in enumerate(zip(predictors, offsets, strict=True)):
+    for number, ((name, colour), offset) in enumerate(zip(predictors.items(), offsets, strict=True)):
         drawn = [(y + offset, row.ranges[number]) for y, row in enumerate(rows)]
         places = [place for place, entry in drawn if entry is not None]
         value, low, high = np.array([e for _, e in drawn if e is not None], float).reshape(-1, 3).T
-        colour = COLOURS[number % len(COLOURS)]
         axes.hlines(places, low, high, color=colour, lw=2.2, alpha=0.6)
         axes.plot(value, places, "o", color=colour, ms=5, label=name)
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
@@ -90,7 +95,7 @@ def intervals_svg(title: str, predictors: tuple[str, ...], rows: tuple[Row, ...]
     axes.set_xlabel(x_label)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    figure.legend(frameon=False, fontsize=9, labelcolor=_INK, loc="outside upper right", ncols=len(predictors))
+    figure.legend(frameon=False, fontsize=_LETTERS, labelcolor=_INK, loc="outside upper right", ncols=len(predictors))
     return _svg(figure, title)
 
 
@@ -100,7 +105,7 @@ def boxes_svg(shown: GalleryItem) -> str:
     scale = _VIEW_WIDTH / width
     taken: list[tuple[float, float, float, float]] = []
     drawn = [_mark(mark, scale, height * scale, TRUTH_COLOUR, "", taken) for mark in shown.truth]
-    drawn += [_mark(mark, scale, height * scale, PREDICTION_COLOUR, "6 4", taken) for mark in shown.predictions]
+    drawn += [_mark(mark, scale, height * scale, PREDICTION_COLOUR, "5 3", taken) for mark in shown.predictions]
     parts = [lines for lines, _ in drawn] + [words for _, words in drawn]
     return _over(_data_uri(Image.fromarray(shown.image_HW)), width, height, parts, f"image {shown.key} with boxes")
 
@@ -119,7 +124,8 @@ def blend(image_HW: NDArray[np.uint8], heat_HW: NDArray[np.float32]) -> NDArray[
     colour_HW3 = mpl.colormaps["inferno"](heat_HW)[..., :3] * 255
     strength_HW1 = 0.6 * np.clip(heat_HW, 0, 1)[..., None] ** 0.7
     mixed = image_HW[..., None] * (1 - strength_HW1) + colour_HW3 * strength_HW1
-    return np.round(mixed).astype(np.uint8)
+    picture: NDArray[np.uint8] = np.round(mixed).astype(np.uint8)
+    return picture
 
 
 def _mark(
@@ -128,22 +134,25 @@ def _mark(
     """SVG of a box and, apart, of its words, which move away from words that stand there already."""
     x_min, y_min, x_max, y_max = (value * scale for value in mark.box)
     words = mark.finding if mark.score is None else f"{mark.finding} {mark.score:.2f}"
-    long, tall = 0.56 * _FONT * len(words) + 4, _FONT + 3
+    long, tall = 0.54 * _FONT * len(words) + 6, _FONT + 4
     x = min(max(x_min, 1), max(_VIEW_WIDTH - long, 1))
     inside_top = max(y_min - tall, 0)
     choices = [inside_top + tall * k for k in range(6)] + [inside_top - tall * k for k in range(1, 4)]
     if mark.score is not None:
         choices = [min(y_max + 1, bottom - tall) + tall * k for k in (0, -1, 1, -2, 2, -3, 3)]
-    fits = (y for y in choices if 0 <= y <= bottom - tall and not any(_touch((x, y, x + long, y + tall), t) for t in taken))
+    fits = (
+        y for y in choices if 0 <= y <= bottom - tall and not any(_touch((x, y, x + long, y + tall), t) for t in taken)
+    )
     y = next(fits, choices[0])
     taken.append((x, y, x + long, y + tall))
     box = (
         f'<rect x="{x_min:.1f}" y="{y_min:.1f}" width="{x_max - x_min:.1f}" height="{y_max - y_min:.1f}" fill="none" '
-        f'stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes or "none"}"/>'
+        f'stroke="{colour}" stroke-width="1.8" stroke-dasharray="{dashes or "none"}"/>'
     )
     text = (
-        f'<text x="{x + 2:.1f}" y="{y + _FONT:.1f}" font-size="{_FONT}" fill="{colour}" stroke="#000" stroke-width="3.5" '
-        f'stroke-linejoin="round" paint-order="stroke">{escape(words)}</text>'
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{long:.1f}" height="{tall:.1f}" rx="2" fill="#000" fill-opacity=".62"/>'
+        f'<text x="{x + 3:.1f}" y="{y + _FONT:.1f}" font-size="{_FONT:g}" textLength="{long - 6:.1f}" '
+        f'lengthAdjust="spacingAndGlyphs" fill="{colour}">{escape(words)}</text>'
     )
     return box, text
 
@@ -176,16 +185,16 @@ def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """Inline SVG of a figure: transparent, in the page's text colour and font, its ids unlike those of other figures."""
+    """Inline SVG of a figure: transparent, in the page's text colour and font, its ids unlike other figures'."""
     for axes in figure.axes:
         axes.patch.set_alpha(0)
         axes.grid(True, color=_INK, alpha=0.12, lw=0.6)
         axes.set_axisbelow(True)
-        axes.tick_params(which="both", colors=_INK, labelsize=9, width=0.6)
+        axes.tick_params(which="both", colors=_INK, labelsize=_LETTERS, width=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set(color=_INK, alpha=0.4, linewidth=0.8)
         for label in (axes.xaxis.label, axes.yaxis.label):
-            label.set(color=_INK, fontsize=9.5)
+            label.set(color=_INK, fontsize=_LETTERS)
     figure.patch.set_alpha(0)
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}):

@@ -120,7 +120,7 @@ def check(predictions: Predictions, where: str) -> None:
         raise ValueError(f"{where}: offsets do not cut {num_boxes} boxes into {num_images} images")
     if p.score_D.shape != (num_boxes,) or p.boxes_D4.shape != (num_boxes, 4):
         raise ValueError(
-            f"{where}: {num_boxes} findings, {len(p.score_D)} scores and {len(p.boxes_D4)} boxes; each box needs one each"
+            f"{where}: {num_boxes} findings, {len(p.score_D)} scores and {len(p.boxes_D4)} boxes; each box needs one"
         )
     if len(set(p.keys)) != num_images:
         seen: set[str] = set()
@@ -128,11 +128,13 @@ def check(predictions: Predictions, where: str) -> None:
         raise ValueError(f"{where}: key: image {twice} stands twice; every image is predicted once")
 
     box = p.boxes_D4
-    finite = np.isfinite(box).all(axis=1)
+    finite: Any = np.isfinite(box).all(axis=1)
     _refuse(p, where, "findings", (p.finding_D < 0) | (p.finding_D >= num_findings), f"is not 0..{num_findings - 1}")
     _refuse(p, where, "scores", ~((p.score_D >= 0) & (p.score_D <= 1)), "is not a number from 0 to 1")
     _refuse(p, where, "boxes", ~finite, "is not finite")
-    _refuse(p, where, "boxes", (box[:, 2] <= box[:, 0]) | (box[:, 3] <= box[:, 1]), "has no area (x_max > x_min wanted)")
+    _refuse(
+        p, where, "boxes", (box[:, 2] <= box[:, 0]) | (box[:, 3] <= box[:, 1]), "has no area (x_max > x_min wanted)"
+    )
 
     if p.image_scores_NF is not None:
         scores = p.image_scores_NF
@@ -146,10 +148,11 @@ def check(predictions: Predictions, where: str) -> None:
             )
 
 
-def _refuse(p: Predictions, where: str, name: str, bad_D: NDArray[np.bool_], why: str) -> None:
+def _refuse(p: Predictions, where: str, name: str, bad_D: Any, why: str) -> None:
     if bad_D.any():
         first = int(np.argmax(bad_D))
-        value = {"findings": p.finding_D, "scores": p.score_D, "boxes": p.boxes_D4}[name][first].tolist()
+        columns: dict[str, NDArray[Any]] = {"findings": p.finding_D, "scores": p.score_D, "boxes": p.boxes_D4}
+        value = columns[name][first].tolist()
         key = p.keys[int(np.searchsorted(p.offsets, first, side="right")) - 1]
         more = f" (and {int(bad_D.sum()) - 1} more)" if bad_D.sum() > 1 else ""
         raise ValueError(f"{where}: {name} of image {key}: {value} {why}{more}")
@@ -187,7 +190,8 @@ def _from_table(table: pa.Table, where: str) -> Predictions:
     header = json.loads(metadata[METADATA_KEY])
     if header.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(
-            f"{where}: schema_version {header.get('schema_version')!r}; this version reads {SCHEMA_VERSION}: predict again"
+            f"{where}: schema_version {header.get('schema_version')!r}; this version reads {SCHEMA_VERSION}: "
+            "predict again"
         )
     missing = [name for name in ("key", "findings", "scores", "boxes") if name not in table.column_names]
     if missing:
@@ -203,7 +207,7 @@ def _from_table(table: pa.Table, where: str) -> Predictions:
         if uneven.any():
             image = int(np.argmax(uneven))
             raise ValueError(
-                f"{where}: {name} of image {keys[image]}: {counts[name][image]} for {counts['findings'][image]} findings"
+                f"{where}: {name} of image {keys[image]}: {counts[name][image]}, findings {counts['findings'][image]}"
             )
     corners = _flat(table, "boxes").cast(_BOX)
     image_scores = None

@@ -91,7 +91,9 @@ def join(truths: list[Truth]) -> Truth:
     """Several shard sets as one. Raises ValueError where their findings differ or a key stands in two of them."""
     first = truths[0]
     for other in truths[1:]:
-        _same_findings(first.findings, other.findings, "shard set", other.shards[0]["directory"] if other.shards else "")
+        _same_findings(
+            first.findings, other.findings, "shard set", other.shards[0]["directory"] if other.shards else ""
+        )
     keys = tuple(key for truth in truths for key in truth.keys)
     if len(set(keys)) != len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
@@ -141,20 +143,23 @@ def align(truth: Truth, predictions: Predictions, where: str = "predictions") ->
     if outside.any():
         first = int(np.argmax(outside))
         raise ValueError(
-            f"{where}: {int(outside.sum())} boxes lie wholly outside their image, first {ordered.boxes_D4[first].tolist()} "
-            f"of image {ordered.keys[ordered.image_D[first]]} ({width[first]}x{height[first]} px, width x height); "
-            "boxes are wanted as x_min, y_min, x_max, y_max in the original image's pixels"
+            f"{where}: {int(outside.sum())} boxes lie wholly outside their image, first "
+            f"{ordered.boxes_D4[first].tolist()} of image {ordered.keys[ordered.image_D[first]]} "
+            f"({width[first]} px wide, {height[first]} px high); boxes are wanted as "
+            "x_min, y_min, x_max, y_max in the original image's pixels"
         )
     return ordered
 
 
 def _same_findings(wanted: tuple[str, ...], given: tuple[str, ...], what: str, where: str) -> None:
     if wanted != given:
-        at = next((i for i, (a, b) in enumerate(zip(wanted, given, strict=False)) if a != b), min(len(wanted), len(given)))
+        at = next(
+            (i for i, (a, b) in enumerate(zip(wanted, given, strict=False)) if a != b), min(len(wanted), len(given))
+        )
         pair = [names[at] if at < len(names) else "nothing" for names in (wanted, given)]
         raise ValueError(
-            f"{where}: its findings are not the truth's: at position {at} the truth has {pair[0]!r}, the {what} {pair[1]!r}; "
-            "findings are matched by position, so names and order must be equal"
+            f"{where}: its findings are not the truth's: at position {at} the truth has {pair[0]!r}, "
+            f"the {what} {pair[1]!r}; findings are matched by position, so names and order must be equal"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 import weakref
@@ -35,6 +36,9 @@ class Ahead(Generic[T]):
         thread = threading.Thread(target=_work, args=(make, self._items, stopped), name="cxr-loader", daemon=True)
         thread.start()
         self._finalizer = weakref.finalize(self, _stop, thread, stopped)
+        # At exit the thread must end before the libraries it uses tear themselves down; they registered earlier.
+        self._finalizer.atexit = False
+        atexit.register(self._finalizer)
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -52,6 +56,7 @@ class Ahead(Generic[T]):
     def stop(self) -> None:
         """Ends the thread and waits for it, at most ten seconds. Items not asked for are lost."""
         self._finalizer()
+        atexit.unregister(self._finalizer)
         self._end = self._end or _End(None)
 
 

@@ -51,8 +51,9 @@ def place(
     left out: the window is then smaller than the image, and `corner_n2` in [0, 1) says where between its ends (y, x).
     """
     originals = originals_n2.astype(np.float64)
-    ratio_n1 = size_px * (scale_n / originals.max(axis=1))[:, None]
-    window_size_n2 = np.minimum(originals, size_px / ratio_n1)
+    ratio_n1 = (size_px * scale_n / originals.max(axis=1))[:, None]
+    fits_n2 = originals * ratio_n1 <= size_px + 0.5  # that is, once rounded
+    window_size_n2 = np.where(fits_n2, originals, size_px / ratio_n1)
     sizes_n2 = np.clip((window_size_n2 * ratio_n1 + 0.5).astype(np.int64), 1, size_px)
     window_start_n2 = corner_n2 * (originals - window_size_n2)
     return Placement(originals_n2, window_start_n2, window_size_n2, sizes_n2, flip_n)

@@ -6,7 +6,6 @@ import dataclasses
 import importlib.metadata
 import json
 import re
-import secrets
 import sys
 import time
 from collections import Counter
@@ -19,13 +18,14 @@ from cluster import door
 from cluster.files import sha256_file, write_atomic
 from cluster.progress import Progress, format_seconds
 from cluster.tasks import available_cores, map_tasks
+from cluster.version import code_version
 from sharding.commit import clear_partial, commit, digest_of, hold, is_complete
 from sharding.folder import FolderConfig, read_folder
 from sharding.index import MANIFEST
 from sharding.nih import NihConfig, read_nih
 from sharding.options import NOT_IN_MANIFEST, OutputConfig, beside
 from sharding.pixels import UnreadableImage
-from sharding.privacy import open_key, pseudonym, read_key
+from sharding.privacy import find_key, keep_key, pseudonym
 from sharding.sample import KEY_PATTERN, SPLITS, Cohort, Refusal, SourceImage
 from sharding.vindr import VindrConfig, read_vindr
 from sharding.writer import Encoding, ShardTask, encode_image, finished, write_shard
@@ -78,23 +78,20 @@ def run(config: OutputConfig) -> None:
     with hold(out):
         if is_complete(out, inputs):
             return
+        keep_key(config.key_path(), secret)
         refusals = _write(config, cohort, tasks)
         _quarantine(beside(out, ".quarantine.jsonl"), refusals)
         _judge(config, cohort, refusals)
         kept = {k: v for k, v in configs.to_dict(config).items() if k not in NOT_IN_MANIFEST}
-        manifest = commit(out, tasks, inputs, kept, sources, len(cohort.refusals), _code_version())
+        manifest = commit(out, tasks, inputs, kept, sources, len(cohort.refusals), code_version())
     _summary(out, manifest, refusals, time.monotonic() - started)
 
 
 def _read(config: OutputConfig) -> tuple[Cohort, bytes]:
     key = config.key_path()
-    if config.dry_run:
-        secret = read_key(key) if key.exists() else secrets.token_bytes(32)
-    elif (config.out / MANIFEST).exists() and not key.exists():
+    if (config.out / MANIFEST).exists() and not key.exists():
         raise ValueError(f"key_file: {config.out} is a complete shard set, but its key {key} is missing: give it back")
-    else:
-        config.out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        secret = open_key(key, config.out)
+    secret = find_key(key, config.out)
     match config:
         case NihConfig():
             return read_nih(config, secret), secret
@@ -117,7 +114,8 @@ def _plan(config: OutputConfig, cohort: Cohort, secret: bytes) -> tuple[list[Sha
     settings = {
         "config": {k: v for k, v in configs.to_dict(config).items() if k not in NOT_IN_MANIFEST},
         "findings": cohort.findings,
-        "code_version": _code_version(),
+        # The release, not the commit: a set made by yesterday's commit is not another one.
+        "release": importlib.metadata.version("barlow-cxr"),
         "key": pseudonym(secret, "key of", "this shard set"),
     }
     tasks: list[ShardTask] = []
@@ -239,10 +237,6 @@ def _summary(out: Path, manifest: dict[str, Any], refusals: Sequence[Refusal], s
         print(f"  set aside: {len(refusals):,}, listed in {beside(out, '.quarantine.jsonl')}")
         for reason, number in Counter(re.sub(r"\d+", "#", refusal.reason) for refusal in refusals).most_common(5):
             print(f"    {number:,} x {reason}")
-
-
-def _code_version() -> str:
-    return importlib.metadata.version("barlow-cxr")
 
 
 if __name__ == "__main__":

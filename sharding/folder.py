@@ -31,7 +31,7 @@ class FolderConfig(OutputConfig):
     csv: Path | None = None
     """Describes the images: column `path` (relative to root), and any of findings ("a|b"; "No finding" is healthy,
     blank unknown), patient, split (train, valid, test), sex, age (years), view_position, and x_min y_min x_max y_max
-    with finding (one box a row, original pixels; blank means no box if the row says "No finding", else not annotated)."""
+    with finding (one box a row, original pixels; blank: no box if the row says "No finding", else not annotated)."""
     findings: tuple[str, ...] = ()
     """Names of the findings in their order; default is NIH's or VinDr's 14 where the csv file's names fit one, or else
     the names themselves in alphabetical order."""

@@ -28,7 +28,7 @@ def read_image(path: Path) -> Gray:
         with warnings.catch_warnings():
             # Pillow warns at 89 and refuses at 179 megapixels: check_size is the limit here, before any decoding.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=("PNG", "JPEG", "MPO"))
+            image = Image.open(path, formats=("PNG", "JPEG"))
         with image:
             check_size(image.height, image.width)
             image.draft("L", image.size)
@@ -67,7 +67,7 @@ def _reason(path: Path, error: Exception) -> str:
 def read_size(path: Path) -> tuple[int, int]:
     """(rows, columns) that the header of a PNG or JPEG states. Raises UnreadableImage."""
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "MPO")) as image:
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
             return image.height, image.width
     except Exception as error:
         raise UnreadableImage(_reason(path, error)) from error

@@ -16,25 +16,33 @@ def pseudonym(secret: bytes, kind: str, name: str) -> str:
     return hmac.new(secret, f"{kind}\0{name}".encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def open_key(path: Path, shard_set: Path) -> bytes:
-    """The secret in `path` (64 hex digits), made there with mode 0600 if the file is absent.
+def find_key(path: Path, shard_set: Path) -> bytes:
+    """The secret in `path`, or a fresh one if the file is absent; nothing is written.
 
     Raises ValueError where the file is something else, or lies inside the shard set, where it would be given away.
     """
     if path.resolve().is_relative_to(shard_set.resolve()):
         raise ValueError(f"key_file: {path} lies inside the shard set {shard_set}; keep it elsewhere")
+    return read_key(path) if path.exists() else secrets.token_bytes(KEY_BYTES)
+
+
+def keep_key(path: Path, secret: bytes) -> None:
+    """Writes the secret to `path` (64 hex digits, mode 0600) unless it is there already.
+
+    Raises ValueError where the folder is missing or another secret has come to lie there.
+    """
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return read_key(path)
+        if read_key(path) != secret:
+            raise ValueError(f"key_file: another run has just made {path}; start again") from None
+        return
     except FileNotFoundError:
         raise ValueError(f"key_file: the folder {path.parent} does not exist; make it or name another file") from None
-    secret = secrets.token_bytes(KEY_BYTES)
     with os.fdopen(handle, "w") as file:
         file.write(secret.hex() + "\n")
         file.flush()
         os.fsync(file.fileno())
-    return secret
 
 
 def read_key(path: Path) -> bytes:

@@ -98,6 +98,9 @@ def open_engine(
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     for logger in ("DeepSpeed", "deepspeed"):
         logging.getLogger(logger).setLevel(logging.WARNING)
+    # DeepSpeed remembers the process group of an earlier engine in this process, which may be closed by now.
+    deepspeed.utils.groups._WORLD_GROUP = None
+    deepspeed.comm.comm.cdb = None
     deepspeed.init_distributed(
         dist_backend="gloo" if world.device == "cpu" else "nccl", auto_mpi_discovery=False, verbose=False
     )

@@ -99,8 +99,8 @@ class FinetuneConfig:
         frozen = self.detector.norm == "frozen" or self.detector.frozen_stages > 0
         if self.encoder.weights == "none" and frozen:
             raise ValueError(
-                "encoder.weights is none, but detector.norm frozen or detector.frozen_stages > 0 would keep random layers as "
-                "they are; give encoder.weights, or --detector.norm batch --detector.frozen_stages 0"
+                "encoder.weights is none, but detector.norm frozen or detector.frozen_stages > 0 would keep random layers "
+                "as they are; give encoder.weights, or --detector.norm batch --detector.frozen_stages 0"
             )
 
 
@@ -137,8 +137,8 @@ def train(config: FinetuneConfig) -> None:
             losses = train_step(engine, batch, config.seed, world)
             if not math.isfinite(losses["loss"]):
                 raise FloatingPointError(
-                    f"the loss is {losses['loss']} at step {step} (epoch {batch.epoch}); lower optim.lr, lengthen the warm-up "
-                    "or set engine.gradient_clipping, then start the same command again"
+                    f"the loss is {losses['loss']} at step {step} (epoch {batch.epoch}); lower optim.lr, lengthen the "
+                    "warm-up or set engine.gradient_clipping, then start the same command again"
                 )
             done = step + 1
             last = done == num_steps

@@ -67,7 +67,7 @@ class Trained:
 
 
 def load_trained(path: Path) -> Trained:
-    """The detector of a run or checkpoint folder. Raises ValueError where there is none or it does not fit its config."""
+    """The detector of a run or checkpoint folder. Raises ValueError where there is none that fits its config."""
     checkpoint = find_checkpoint(path, "finetune")
     kept: dict[str, Any] = checkpoint.config()
     findings = tuple(kept.pop("findings"))
@@ -90,8 +90,8 @@ def check_findings(trained: Trained, shard_set: ShardSet) -> None:
         at = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
         here, there = (x[at] if at < len(x) else "none" for x in (trained.findings, shard_set.findings))
         raise ValueError(
-            f"{shard_set.directory} has other findings than {trained.checkpoint.path} was trained on: number {at} is {there!r} "
-            f"there and {here!r} in the checkpoint; predict a shard set with the same findings in the same order"
+            f"{shard_set.directory} has other findings than {trained.checkpoint.path} was trained on: number {at} is "
+            f"{there!r} there and {here!r} in the checkpoint; predict a shard set with the same findings in the same order"
         )
 
 

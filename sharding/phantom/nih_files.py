@@ -14,7 +14,7 @@ from cluster.files import write_atomic
 from sharding.phantom.anatomy import Pose
 from sharding.phantom.domain import Exposure, expose, window_hard
 from sharding.phantom.marker import write_text
-from sharding.phantom.plan import Case, generator, people, test_patients
+from sharding.phantom.plan import Case, generator, patients_in_test, people
 from sharding.phantom.scene import draw_scene
 
 DATA_ENTRY_HEADER = (
@@ -108,7 +108,7 @@ def write_nih_image(folder: Path, case: Case) -> dict[str, Any]:
 
 def nih_tables(cases: tuple[Case, ...], records: list[dict[str, Any]]) -> dict[str, str]:
     """File name -> text of the csv files and lists, to the letter as the originals are written."""
-    tests = test_patients(cases)
+    tests = patients_in_test(cases)
     entries, boxes = [DATA_ENTRY_HEADER], [BBOX_HEADER]
     lists: dict[str, list[str]] = {"train_val_list.txt": [], "test_list.txt": []}
     for record in records:

@@ -77,7 +77,7 @@ def is_test_patient(seed: int, patient: int) -> bool:
     return (patient * 0.6180339887498949 + (seed % 997) * 0.7548776662466927) % 1.0 < _NIH_TEST_SHARE
 
 
-def test_patients(cases: tuple[Case, ...]) -> frozenset[int]:
+def patients_in_test(cases: tuple[Case, ...]) -> frozenset[int]:
     """The test patients of an NIH cohort. With two patients or more, there is one at least on either side."""
     patients = sorted({case.patient for case in cases})
     chosen = {patient for patient in patients if is_test_patient(cases[0].seed, patient)}

@@ -95,34 +95,36 @@ def blank(shape: Shape) -> Mask:
     return np.zeros(shape, dtype=np.uint8)
 
 
-def _box_mean(field_HW: Ints, radius_px: int) -> Ints:
+def _box_mean(field_HW: Ints | Mask, radius_px: int) -> Ints | Mask:
+    """Means of squares, rounded down; masks stay masks (their sums fit 16 bits, which is several times faster)."""
     width = 2 * radius_px + 1
+    depth = cv2.CV_16U if field_HW.dtype == np.uint8 and width <= 255 else cv2.CV_32S
     for kernel in ((width, 1), (1, width)):
-        field_HW = cv2.boxFilter(field_HW, -1, kernel, normalize=False, borderType=cv2.BORDER_REPLICATE) // width
+        sums = cv2.boxFilter(field_HW, depth, kernel, normalize=False, borderType=cv2.BORDER_REPLICATE)
+        field_HW = (sums // sums.dtype.type(width)).astype(field_HW.dtype)
     return field_HW
 
 
 def smooth(field_HW: Ints | Mask, radius_px: float, passes: int = 2) -> Ints:
     """Box means, repeated (near a Gaussian of sigma radius * sqrt(passes / 3)); wide ones on a quarter grid."""
-    field = field_HW.astype(np.int32)
-    height, width = field.shape
+    height, width = field_HW.shape
     if radius_px >= 4 * _COARSE and min(height, width) >= 16 * _COARSE:
-        small = shrink(field, _COARSE)
+        small: Ints | Mask = shrink(field_HW, _COARSE)
         for _ in range(passes):
             small = _box_mean(small, max(1, round(radius_px / _COARSE)))
-        return enlarge(small, (height, width))
-    if radius_px < 0.5:
-        return field
-    for _ in range(passes):
-        field = _box_mean(field, max(1, round(radius_px)))
-    return field
+        return enlarge(small.astype(np.int32), (height, width))
+    if radius_px >= 0.5:
+        for _ in range(passes):
+            field_HW = _box_mean(field_HW, max(1, round(radius_px)))
+    return field_HW.astype(np.int32)
 
 
-def shrink(field_HW: Ints, factor: int) -> Ints:
+def shrink(field_HW: Ints | Mask, factor: int) -> Ints:
     """Means of factor x factor blocks; what is left over at the right and lower border is dropped."""
     height, width = (side // factor for side in field_HW.shape)
-    rows = field_HW[: height * factor, : width * factor].reshape(height * factor, width, factor).sum(axis=2)
-    means = rows.reshape(height, factor, width).sum(axis=1) // (factor * factor)
+    whole = field_HW[: height * factor, : width * factor]
+    rows = whole.reshape(height, factor, width * factor).sum(axis=1, dtype=np.int32)
+    means = rows.reshape(height, width, factor).sum(axis=2, dtype=np.int32) // np.int32(factor * factor)
     return np.asarray(means, dtype=np.int32)
 
 
@@ -146,14 +148,14 @@ def weigh(mask_HW: Mask | Ints, attenuation: float) -> Ints:
 def bell(rng: np.random.Generator, shape: Shape) -> Ints:
     """Noise near normal, mean 0, sigma about 147.8: four random bytes summed, hence exact anywhere."""
     raw = np.frombuffer(rng.bytes(4 * shape[0] * shape[1]), dtype=np.uint8).reshape(4, *shape)
-    return raw[0].astype(np.int32) + raw[1] + raw[2] + raw[3] - 510
+    return np.asarray(raw[0].astype(np.int32) + raw[1] + raw[2] + raw[3] - 510)
 
 
 def cloud(rng: np.random.Generator, shape: Shape, grain_px: float) -> Ints:
     """A smooth random field, mean near 0, sigma about 256, with details of `grain_px`."""
     step = max(1, round(grain_px))
     grid = (shape[0] // step + 3, shape[1] // step + 3)
-    field = _box_mean(bell(rng, grid) * 5, 1)
+    field = _box_mean(bell(rng, grid) * 5, 1).astype(np.int32)
     big = enlarge(field, (grid[0] * step, grid[1] * step))
     top, left = (int(v) for v in rng.integers(0, step, size=2))
     return np.ascontiguousarray(big[top : top + shape[0], left : left + shape[1]])

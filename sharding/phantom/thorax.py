@@ -92,7 +92,7 @@ def _heart(ratio: float, pose: Pose) -> Points:
         (0.12, -0.70),
         (0.10, -1.05),
     ]
-    return spline(points, closed=True) + np.array([pose.lean, 0.0])
+    return np.asarray(spline(points, closed=True) + np.array([pose.lean, 0.0]))
 
 
 def heart_box_points(thorax: Thorax) -> Points:

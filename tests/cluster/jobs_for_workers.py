@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,9 @@ import torch
 import torch.distributed as dist
 
 from cluster import workers, world
+from cluster.scale import ScaleConfig
+from cluster.tasks import map_tasks
+from tests.cluster.work_for_tasks import square
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +23,7 @@ class JobConfig:
     out: Path
     """folder"""
     fail: str = ""
-    """"", "value", "runtime" or "once" """
+    """"", "value", "runtime", "once" or "killed" """
     num_steps: int = 2
     """reports"""
 
@@ -26,6 +31,7 @@ class JobConfig:
 def sum_ranks(config: JobConfig) -> None:
     """Each rank writes what the sum over the ranks of (rank + 1) is, and where it ran."""
     me = world.current_world()
+    (config.out / f"started-{os.getpid()}").touch()
     world.open_process_group(me)
     total = torch.tensor([me.rank + 1.0])
     dist.all_reduce(total)
@@ -37,6 +43,9 @@ def sum_ranks(config: JobConfig) -> None:
     if config.fail == "once" and me.is_main and attempts == 0:
         (config.out / "attempt-0").touch()
         raise RuntimeError("lost once")
+    if config.fail == "killed" and not me.is_main and attempts == 0:
+        (config.out / "attempt-0").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
     for step in range(config.num_steps):
         checkpoint = config.out / "checkpoints" / f"step-{step:08d}"
         if me.is_main:
@@ -55,3 +64,19 @@ def sum_ranks(config: JobConfig) -> None:
     }
     (config.out / f"rank-{me.rank}.json").write_text(json.dumps(told))
     world.close_process_group()
+
+
+def main() -> None:
+    """As a command: so many workers, then tasks where there is a cluster."""
+    out, num_workers = Path(sys.argv[1]), int(sys.argv[2])
+    workers.run_on_workers(sum_ranks, JobConfig(out), ScaleConfig(workers=num_workers), out)
+    if not num_workers:
+        return
+    squares = [result for result, _ in map_tasks(square, range(5), 0)]
+    (out / "squares.json").write_text(json.dumps(squares))
+
+
+if __name__ == "__main__":
+    from tests.cluster.jobs_for_workers import main
+
+    main()

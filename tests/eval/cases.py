@@ -29,7 +29,7 @@ def random_truth(rng: np.random.Generator, num_images: int = 12, findings: tuple
 def random_predictions(
     rng: np.random.Generator, truth: Truth, num_levels: int = 8, shift_px: int = 12, max_extra: int = 6
 ) -> Predictions:
-    """Some true boxes, shifted (a few exactly kept, a few doubled), and others anywhere; scores tie on a coarse grid."""
+    """Some true boxes, shifted (a few kept exactly, a few doubled), and others anywhere; scores tie on a grid."""
     boxes, findings, counts = [], [], []
     for image in range(len(truth.keys)):
         mine = slice(truth.offsets[image], truth.offsets[image + 1])

@@ -16,7 +16,9 @@ def example(image_scores: bool = False) -> Predictions:
     rng = np.random.default_rng(0)
     truth = random_truth(rng)
     found = random_predictions(rng, truth)
-    origin = Origin("valid", ({"directory": "vindr", "digest": "ab" * 32},), {"step": 7}, {"model": {"size_px": 224}}, "abc")
+    origin = Origin(
+        "valid", ({"directory": "vindr", "digest": "ab" * 32},), {"step": 7}, {"model": {"size_px": 224}}, "abc"
+    )
     scores = rng.random((len(truth.keys), len(truth.findings))).astype(np.float32) if image_scores else None
     return dataclasses.replace(found, origin=origin, image_scores_NF=scores)
 
@@ -45,7 +47,14 @@ def test_the_columns_are_plain_lists(tmp_path: Path) -> None:
 
 
 def test_no_box_anywhere(tmp_path: Path) -> None:
-    empty = Predictions(("A",), ("x", "y"), np.zeros(3, np.int64), np.zeros(0, np.int16), np.zeros(0, np.float32), np.zeros((0, 4), np.float32))  # fmt: skip
+    empty = Predictions(
+        ("A",),
+        ("x", "y"),
+        np.zeros(3, np.int64),
+        np.zeros(0, np.int16),
+        np.zeros(0, np.float32),
+        np.zeros((0, 4), np.float32),
+    )
     files.write(tmp_path / "p.parquet", empty)
     assert files.read(tmp_path / "p.parquet").boxes_D4.shape == (0, 4)
 
@@ -94,7 +103,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="column scores is missing"):
         files.read(tmp_path / "less.parquet")
     pq.write_table(
-        table.set_column(2, "scores", table.column("scores").take(list(range(1, 12)) + [0])), tmp_path / "uneven.parquet"
+        table.set_column(2, "scores", table.column("scores").take([*range(1, 12), 0])),
+        tmp_path / "uneven.parquet",
     )
     with pytest.raises(ValueError, match="scores of image"):
         files.read(tmp_path / "uneven.parquet")

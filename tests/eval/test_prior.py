@@ -11,9 +11,14 @@ def truth_of(boxes: list[list[list[float]]], sizes: list[tuple[int, int]]) -> Tr
     """One finding, a list of boxes per image."""
     flat = np.array([box for image in boxes for box in image], np.float32).reshape(-1, 4)
     return Truth(
-        ("Cardiomegaly", "Pneumothorax"), tuple(f"i{i}" for i in range(len(boxes))), np.array(sizes),
-        np.cumsum([0, *map(len, boxes)]), np.zeros(len(flat), np.int16), flat, np.arange(len(boxes)),
-    )  # fmt: skip
+        ("Cardiomegaly", "Pneumothorax"),
+        tuple(f"i{i}" for i in range(len(boxes))),
+        np.array(sizes),
+        np.cumsum([0, *map(len, boxes)]),
+        np.zeros(len(flat), np.int16),
+        flat,
+        np.arange(len(boxes)),
+    )
 
 
 def test_mean_box_and_frequency() -> None:
@@ -35,7 +40,9 @@ def test_two_places_are_found() -> None:
     fitted = prior.fit(train, num_places=2)
     order = np.argsort(fitted.boxes_M4[:, 0])
     np.testing.assert_allclose(fitted.score_M[order], [0.75, 0.25])
-    np.testing.assert_allclose(fitted.boxes_M4[order, 0], [np.mean(left, axis=0)[0] / 100, np.mean(right, axis=0)[0] / 100], rtol=1e-6)  # fmt: skip
+    np.testing.assert_allclose(
+        fitted.boxes_M4[order, 0], [np.mean(left, axis=0)[0] / 100, np.mean(right, axis=0)[0] / 100], rtol=1e-6
+    )
 
 
 def test_more_places_than_boxes() -> None:

@@ -1,4 +1,4 @@
-"""The arithmetic of boxes for a two-stage detector: anchors, offsets, matching, sampling; whole batches, no loops over boxes.
+"""The arithmetic of boxes for a two-stage detector: anchors, offsets, matching, sampling; no loops over boxes.
 
 Shapes: B images, M true boxes per image (padded), N anchors or proposals per image, S sampled of them.
 Boxes are x_min, y_min, x_max, y_max in canvas pixels, float32. The rules are mmdetection 2.28's (see detector.py).
@@ -30,8 +30,8 @@ def make_anchors(
 ) -> list[Tensor]:
     """Anchors of each level, float32 [rows * columns * A, 4], by position and then ratio, then scale; not rounded.
 
-    `grid` holds (rows, columns) per level. A square anchor has side scale * stride, its centre lies at (column * stride,
-    row * stride); a ratio is height over width at equal area.
+    `grid` holds (rows, columns) per level. A square anchor has side scale * stride, its centre lies at
+    (column * stride, row * stride); a ratio is height over width at equal area.
     """
     levels = []
     for (rows, columns), stride in zip(grid, strides_px, strict=True):
@@ -48,7 +48,10 @@ def make_anchors(
 
 
 def encode(boxes: Tensor, references: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
-    """Offsets (dx, dy, dw, dh) that turn `references` [..., 4] into `boxes` [..., 4], times `weights`. Sides must be positive."""
+    """Offsets (dx, dy, dw, dh) that turn `references` [..., 4] into `boxes` [..., 4], times `weights`.
+
+    Sides must be positive.
+    """
     reference_size = references[..., 2:] - references[..., :2]
     size = boxes[..., 2:] - boxes[..., :2]
     shift = (boxes[..., :2] + boxes[..., 2:] - references[..., :2] - references[..., 2:]) / 2 / reference_size
@@ -109,7 +112,7 @@ def match(
     negative_iou: float,
     rescue_iou: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """For each candidate the true box that it stands for (int64 [B, N]) and 1 positive, 0 negative, -1 neither (int8 [B, N]).
+    """For each candidate the true box it stands for (int64 [B, N]) and 1 positive, 0 negative, -1 neither (int8 [B, N]).
 
     With `rescue_iou`, each true box whose best IoU reaches it also takes all candidates tied at that best; of two boxes
     that claim the same candidate the later one has it (mmdetection's `gt_max_assign_all`).
@@ -137,7 +140,7 @@ def match(
 
 
 def random_keys(seeds_B: Tensor, count: int) -> Tensor:
-    """Pseudo-random float64 in [0, 1), [B, count]: a hash of (seed, position), the same on every device and in any batch.
+    """Pseudo-random float64 in [0, 1), [B, count]: a hash of (seed, position), the same on any device, in any batch.
 
     SplitMix64's finaliser (Steele, Lea, Flood 2014) in wrapping int64 arithmetic; 52 bits are kept.
     """

@@ -4,13 +4,13 @@ Shapes: B images, H and W canvas height and width in pixels, M boxes per image.
 
 Parameter names are torchvision's (`backbone.body.*`, `backbone.fpn.*`, `rpn.head.*`, `roi_heads.box_head.*`,
 `roi_heads.box_predictor.*`), so a state dict opens in `torchvision.models.detection.FasterRCNN`. The defaults are the
-reference's settings. Like mmdetection and unlike torchvision: anchors are not rounded and have fixed strides; cells beyond an
-image's own content (to 32 px) are not learned from; a true box claims its best anchors from IoU .3 on; true boxes join the
-proposals as themselves; L1 losses; aligned RoIAlign with adaptive sampling; dw and dh clamped on both sides; 1000 proposals
-in training; Xavier and normal initial weights; trainable affine in frozen batch norms.
+reference's settings. Like mmdetection and unlike torchvision: anchors are not rounded and have fixed strides; cells
+beyond an image's own content (to 32 px) are not learned from; a true box claims its best anchors from IoU .3 on; true
+boxes join the proposals as themselves; L1 losses; aligned RoIAlign with adaptive sampling; dw and dh clamped on both
+sides; 1000 proposals in training; Xavier and normal initial weights; trainable affine in frozen batch norms.
 What remains different: a loss is averaged within an image before it is averaged over images (equal unless fewer than
-`num_rois` or `num_anchors_sampled` could be drawn; it makes ranks add up exactly); samplers have another random stream; the
-class-specific regression keeps torchvision's four unused background rows, which weight decay shrinks.
+`num_rois` or `num_anchors_sampled` could be drawn; it makes ranks add up exactly); samplers have another random stream;
+the class-specific regression keeps torchvision's four unused background rows, which weight decay shrinks.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class DetectorConfig:
     """Faster R-CNN. The defaults are the reference's; smaller numbers make it fit small machines."""
 
     norm: Literal["frozen", "batch"] = "frozen"
-    """Batch norm of the encoder. frozen: kept statistics, trainable scale and shift; batch: statistics of each rank's batch."""
+    """Batch norm of the encoder. frozen: kept statistics, trainable scale and shift; batch: statistics of the batch."""
     frozen_stages: Literal[0, 1, 2, 3, 4] = 1
     """0: everything learns; 1: the stem and layer1 keep their weights; 2: also layer2; and so on."""
     strides_px: tuple[int, ...] = (4, 8, 16, 32, 64)
@@ -148,6 +148,7 @@ class Detector(nn.Module):
         for module in (*self.backbone.fpn.modules(), *self.roi_heads.box_head.modules()):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
+                assert module.bias is not None
                 nn.init.zeros_(module.bias)
         predictor = self.roi_heads.box_predictor
         for layer, deviation in ((predictor.cls_score, 0.01), (predictor.bbox_pred, 0.001)):
@@ -171,7 +172,7 @@ class Detector(nn.Module):
         return self
 
     def prepare(self, images_BHW1: Tensor, sizes_B2: Tensor) -> Tensor:
-        """uint8 canvases -> normalised float32 [B, C, H, W], 0 beyond each image's size, H and W filled up to multiples of 32."""
+        """uint8 canvases -> normalised float32 [B, C, H, W], 0 beyond each image; H and W filled up to multiples of 32."""
         images = self.backbone.body.prepare(images_BHW1)
         height, width = images.shape[-2:]
         rows = torch.arange(height, device=images.device)[None, :, None] < sizes_B2[:, 0, None, None]
@@ -189,8 +190,8 @@ class Detector(nn.Module):
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """In training a dict of four losses (means over the images), otherwise per image a dict of detections.
 
-        images_BHW1: uint8, content at the top left. sizes_B2: int64 (height, width) of the content, px. boxes: float32 [K, 4]
-        per image, canvas px; findings: int64 [K] from 0. seeds_B: int64, decides what the samplers draw for an image
+        images_BHW1: uint8, content at the top left. sizes_B2: int64 (height, width) of the content, px. boxes: float32
+        [K, 4] per image, canvas px; findings: int64 [K] from 0. seeds_B: int64, decides what the samplers draw for an image
         (default: from torch's generator). Detections: boxes [K, 4] canvas px, findings [K], scores [K] in 0..1.
         """
         maps = self.backbone(self.prepare(images_BHW1, sizes_B2))
@@ -199,7 +200,8 @@ class Detector(nn.Module):
         if not self.training:
             found: list[dict[str, Tensor]] = self.roi_heads.detect(pooled, proposals_BP4, real_BP, sizes_B2)
             return found
-        assert boxes is not None and findings is not None, "training needs boxes and findings"
+        assert boxes is not None, "training needs boxes"
+        assert findings is not None, "training needs findings"
         boxes_BM4, findings_BM, valid_BM = bx.pad_boxes(boxes, findings)
         if seeds_B is None:
             seeds_B = torch.randint(1 << 62, (len(boxes),), device=images_BHW1.device)

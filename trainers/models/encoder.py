@@ -2,9 +2,9 @@
 
 Shapes: N images, C channels, H and W height and width in pixels.
 
-Parameter names are torchvision's own (`conv1.weight`, `layer1.0.conv1.weight` ...), so that a checkpoint opens elsewhere.
-A radiograph is gray: an encoder of one channel reads it as it is; an encoder of three channels (which pretrained weights
-need) gets the gray channel widened on the device, after each channel's own mean and deviation.
+Parameter names are torchvision's own (`conv1.weight`, `layer1.0.conv1.weight` ...), so that a checkpoint opens
+elsewhere. A radiograph is gray: an encoder of one channel reads it as it is; one of three channels (which pretrained
+weights need) gets the gray channel widened on the device, after each channel's own mean and deviation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class EncoderConfig:
     name: EncoderName = "resnet50"
     """Architecture. resnet10 (one basic block per stage) is for small machines."""
     channels: Literal[1, 3] = 3
-    """Input channels of the first convolution. Pretrained ImageNet weights need 3: the gray image is widened on the device."""
+    """Input channels of the first convolution. ImageNet weights need 3: the gray image is widened on the device."""
     weights: str = "none"
     """Initial weights: none, imagenet_v1, imagenet_v2, a file (.safetensors, .pth), or a run or checkpoint folder."""
 
@@ -42,7 +42,7 @@ class EncoderConfig:
 class Plan:
     """An architecture in torchvision's terms."""
 
-    block: type[nn.Module]
+    block: type[BasicBlock] | type[Bottleneck]
     layers: tuple[int, int, int, int]
     width_per_group: int = 64
 
@@ -70,14 +70,14 @@ class Encoder(ResNet):
         super().__init__(plan.block, list(plan.layers), width_per_group=plan.width_per_group)
         self.name = name
         self.channels = channels
-        self.num_features: int = self.fc.in_features
+        self.num_features: int = 512 * plan.block.expansion
         self.stage_channels: tuple[int, int, int, int] = (
             self.num_features // 8,
             self.num_features // 4,
             self.num_features // 2,
             self.num_features,
         )
-        self.fc = nn.Identity()
+        self.fc: nn.Module = nn.Identity()
         if channels == 1:
             self.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
             nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")

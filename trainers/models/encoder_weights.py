@@ -28,7 +28,7 @@ PREFIXES = ("module.", "encoder.", "backbone.body.", "backbone.", "body.", "mode
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What became of a file's tensors. `missing` holds at most batch counters, `unexpected` what an encoder has no place for."""
+    """What became of a file's tensors. `missing`: at most batch counters; `unexpected`: what an encoder has no place for."""
 
     source: str
     matched: tuple[str, ...]
@@ -125,8 +125,8 @@ def read_weights(source: str, name: str) -> dict[str, Tensor]:
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, json.JSONDecodeError) as error:
         reason = (str(error) or "it is empty").splitlines()[0][:200]
         raise ValueError(
-            f"encoder.weights {source!r} is not a readable file of tensors ({reason}); give a whole .safetensors or a .pth"
-            " of plain tensors"
+            f"encoder.weights {source!r} is not a readable file of tensors ({reason}); give a whole .safetensors or a "
+            ".pth of plain tensors"
         ) from error
     return _tensors_of(loaded, source)
 
@@ -168,6 +168,6 @@ def _imagenet(source: str, name: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
         raise ValueError(
-            f"encoder.weights {source!r}: {weights.url} could not be fetched ({error}); fetch it elsewhere and put it at"
-            f" {place}, or give its path as encoder.weights"
+            f"encoder.weights {source!r}: {weights.url} could not be fetched ({error}); fetch it elsewhere and put it "
+            f"at {place}, or give its path as encoder.weights"
         ) from error

@@ -1,6 +1,6 @@
 """Stage two: what is in a proposal, and exactly where.
 
-Shapes: B images, M true boxes per image (padded), P proposals (padded), R regions of all images, F findings plus background.
+Shapes: B images, M true boxes per image (padded), P proposals (padded), R regions of all images, F findings and one.
 torchvision's `TwoMLPHead` and `FastRCNNPredictor` under their names (`box_head`, `box_predictor`; background is row 0);
 the rules around them are mmdetection's (see detector.py).
 """
@@ -50,7 +50,7 @@ class RegionHeads(nn.Module):
     def pool(self, maps: Sequence[Tensor], regions_R4: Tensor, image_R: Tensor) -> Tensor:
         """RoIAlign (half-pixel aligned) from the level that fits a region's size: [R, channels, pool_side, pool_side].
 
-        Level floor(log2(sqrt(area) / (14 * stride))) counted from stride 4, as in the FPN paper, limited to the levels there are.
+        Level floor(log2(sqrt(area) / 56)) counted from stride 4, as in the FPN paper, limited to the levels there are.
         """
         s = self.settings
         side_R = ((regions_R4[:, 2:] - regions_R4[:, :2]).clamp(min=0).prod(1)).sqrt()

@@ -1,0 +1,296 @@
+"""`cxr demo`: the whole chain on phantoms, as a small study of two arms that differ in their initial weights alone.
+
+phantoms -> shard sets -> Barlow Twins -> two fine-tunings -> predictions -> metrics -> report. Every stage leaves an
+artifact and is not repeated once that is there, so an interrupted study goes on where it stopped.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cluster import config as configs
+from cluster import door
+from cluster.scale import ScaleConfig
+from cluster.version import code_version
+from cluster.world import World
+from eval import gallery, measure, predictions, prior, report
+from eval.cam import heat_map
+from eval.ledger import Ledger
+from eval.truth import Truth, align, truth_from_shards
+from loaders.loader import DataConfig, open_predict_loader
+from loaders.views import DetectViewConfig, PlainViewConfig, TwoViewConfig
+from sharding import build
+from sharding.index import ShardSet
+from sharding.nih import NihConfig
+from sharding.phantom import cohort
+from sharding.vindr import VindrConfig
+from trainers import finetune, predict, pretrain
+from trainers.checkpoint import CheckpointConfig
+from trainers.finetune import FinetuneConfig
+from trainers.models.barlow_twins import BarlowTwinsConfig
+from trainers.models.detector import Detector, DetectorConfig
+from trainers.models.encoder import EncoderConfig
+from trainers.optim import OptimConfig
+from trainers.predict import Trained, load_trained
+from trainers.pretrain import PretrainConfig
+from trainers.runlog import LogConfig
+
+ARMS = {"barlow": "Barlow Twins pretraining", "scratch": "same initial weights, no pretraining"}
+TITLE = "Barlow Twins pretraining on phantoms"
+ABOUT = (
+    "Two cohorts of {num} drawn radiographs each, one as NIH ChestX-ray14 is written and one as VinDr-CXR, were sharded; "
+    "an encoder was pretrained on both without labels, and Faster R-CNN was fine-tuned on the second's consensus boxes "
+    "twice from the same initial weights: with the pretrained encoder and without. Both were measured on held-out phantoms."
+)
+SET_BY_STUDY = Path("set-by-the-study")
+HEAT_LAYER = "layer3"
+
+
+def small_pretraining() -> PretrainConfig:
+    """Barlow Twins small enough for two CPU cores and a minute."""
+    return PretrainConfig(
+        run=SET_BY_STUDY,
+        data=DataConfig((SET_BY_STUDY,), ("train", "valid"), num_threads=1),
+        view=TwoViewConfig(size_px=96, interpolation="linear"),
+        encoder=EncoderConfig("resnet10", 1),
+        model=BarlowTwinsConfig((512, 512)),
+        optim=OptimConfig(name="adamw", lr=1e-3, lr_1d=0.0, lr_batch=0, weight_decay=1e-4, warmup_epochs=2),
+        checkpoint=CheckpointConfig(every_steps=100),
+        log=LogConfig(every_steps=2),
+        scale=ScaleConfig(workers=2),
+        global_batch=64,
+        epochs=16,
+    )
+
+
+def small_finetuning() -> FinetuneConfig:
+    """Faster R-CNN small enough for two CPU cores and two minutes: fewer regions, narrower layers, the same code."""
+    return FinetuneConfig(
+        run=SET_BY_STUDY,
+        data=DataConfig((SET_BY_STUDY,), num_threads=1),
+        view=DetectViewConfig(size_px=192),
+        encoder=EncoderConfig("resnet10", 1),
+        detector=DetectorConfig(
+            norm="batch",
+            frozen_stages=0,
+            strides_px=(8, 16, 32),
+            fpn_channels=64,
+            anchor_scales=(3.0,),
+            num_anchors_sampled=128,
+            num_before_nms_train=200,
+            num_before_nms_test=200,
+            num_proposals_train=100,
+            num_proposals_test=100,
+            num_rois=64,
+            roi_sampling_ratio=2,
+            head_width=128,
+            score_threshold=0.02,
+        ),
+        optim=OptimConfig(name="adamw", lr=1e-3, lr_1d=0.0, lr_batch=0, weight_decay=1e-4, warmup_epochs=1),
+        checkpoint=CheckpointConfig(every_steps=100),
+        log=LogConfig(every_steps=5),
+        scale=ScaleConfig(workers=2),
+        global_batch=16,
+        epochs=10,
+        valid_every_epochs=5,
+        keep_empty=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StudyConfig:
+    """The whole chain on drawn radiographs: does pretraining help, and does the detector see?"""
+
+    out: Path = Path("demo")
+    """Folder for everything the study makes; the same command goes on where it stopped."""
+    num_images: int = 400
+    """Phantoms per cohort; there are two, one as NIH writes them and one as VinDr does."""
+    seed: int = 1
+    """Seed of phantoms, weights, order and augmentation."""
+    side_px: int = 1024
+    """Side of the NIH phantoms in pixels; VinDr's vary about it."""
+    num_resamples: int = 1000
+    """Bootstrap resamples for the 95 % intervals."""
+    pretrain: PretrainConfig = field(default_factory=small_pretraining)
+    """Pretraining; `run`, `data.shards` and `seed` are set by the study."""
+    finetune: FinetuneConfig = field(default_factory=small_finetuning)
+    """Fine-tuning of both arms; `run`, `data.shards`, `encoder` and `seed` are set by the study."""
+
+    def __post_init__(self) -> None:
+        """Refuse cohorts too small to split, and a detector on another encoder."""
+        if self.num_images < 20:
+            raise ValueError(f"num_images is {self.num_images}; give 20 or more, so that every split has some")
+        ours, theirs = self.pretrain.encoder, self.finetune.encoder
+        if (ours.name, ours.channels) != (theirs.name, theirs.channels):
+            raise ValueError(f"pretrain.encoder is {ours} and finetune.encoder is {theirs}: give both the same")
+
+
+def run(config: StudyConfig) -> None:
+    """Goes through the stages, skipping finished ones, and writes `out/report.html`."""
+    ledger = Ledger.open(config.out, configs.to_dict(config))
+    shards = config.out / "shards"
+    stages: list[tuple[str, Path, Callable[[], object]]] = [
+        ("draw phantoms", config.out / "phantoms/vindr/cohort.json", lambda: draw(config)),
+        ("shard NIH", shards / "nih/manifest.json", lambda: shard(config, "nih")),
+        ("shard VinDr", shards / "vindr/manifest.json", lambda: shard(config, "vindr")),
+        ("pretrain", config.out / "pretrain/config.json", lambda: pretrain.run(pretraining(config))),
+    ]
+    for arm, title in ARMS.items():
+        folder = config.out / arm
+        stages += [
+            (f"fine-tune: {title}", folder / "run/config.json", lambda arm=arm: finetune.run(finetuning(config, arm))),
+            (f"predict: {title}", folder / "predictions.parquet", lambda arm=arm: predict_arm(config, arm)),
+        ]
+    metrics = config.out / ARM_A / "metrics.json"
+    stages.append(("evaluate", metrics, lambda: evaluate(config, ledger)))
+    stages.append(("look", config.out / "gallery/gallery.json", lambda: look(config)))
+    for number, (name, artifact, work) in enumerate(stages, 1):
+        if ledger.has(name) and artifact.is_file():
+            print(f"[{number}/{len(stages)}] {name}: done before", flush=True)
+            continue
+        print(f"[{number}/{len(stages)}] {name}", flush=True)
+        began = time.perf_counter()
+        work()
+        ledger.add(name, time.perf_counter() - began)
+    ledger.close(TITLE, ABOUT.format(num=config.num_images), ARMS, "pretrain", [])
+    report.run(report.ReportConfig(study=config.out.resolve()))
+
+
+ARM_A, ARM_B = ARMS
+
+
+def draw(config: StudyConfig) -> None:
+    """Both cohorts."""
+    cohort.run(cohort.PhantomConfig(config.out / "phantoms", config.num_images, config.seed, config.side_px))
+
+
+def shard(config: StudyConfig, source: str) -> None:
+    """One cohort as a shard set, read by the reader of the originals."""
+    kind = {"nih": NihConfig, "vindr": VindrConfig}[source]
+    root, out = config.out / "phantoms" / source, config.out / "shards" / source
+    build.run(kind(root=root, out=out, max_side_px=512, samples_per_shard=64))
+
+
+def pretraining(config: StudyConfig) -> PretrainConfig:
+    """The pretraining's config, on the training images of both cohorts."""
+    shards = tuple(config.out / "shards" / source for source in ("nih", "vindr"))
+    data = replace(config.pretrain.data, shards=shards)
+    return replace(config.pretrain, run=config.out / "pretrain", data=data, seed=config.seed)
+
+
+def finetuning(config: StudyConfig, arm: str) -> FinetuneConfig:
+    """An arm's config: both begin with the same random weights, then one takes the pretrained encoder."""
+    weights = str(config.out / "pretrain") if arm == ARM_A else "none"
+    return replace(
+        config.finetune,
+        run=config.out / arm / "run",
+        data=replace(config.finetune.data, shards=(config.out / "shards/vindr",)),
+        encoder=replace(config.finetune.encoder, weights=weights),
+        seed=config.seed,
+    )
+
+
+def predict_arm(config: StudyConfig, arm: str) -> None:
+    """The arm's detector on the test split."""
+    folder = config.out / arm
+    predict.run(
+        predict.PredictConfig(
+            checkpoint=folder / "run",
+            shards=config.out / "shards/vindr",
+            out=folder / "predictions.parquet",
+            precision=config.finetune.engine.precision,
+        )
+    )
+
+
+def evaluate(config: StudyConfig, ledger: Ledger) -> None:
+    """Both arms and the location prior on the same test images, and the arms' paired difference."""
+    shard_set = ShardSet.open(config.out / "shards/vindr")
+    truth = truth_from_shards(shard_set, "test")
+    opponent = prior.predict(prior.fit(truth_from_shards(shard_set, "train")), truth)
+    found = {arm: predictions.read(config.out / arm / "predictions.parquet") for arm in ARMS}
+    for arm, title in reversed(ARMS.items()):
+        numbers = measure.evaluate(truth, found[arm], opponent, config.num_resamples, config.seed, code_version())
+        measure.write(config.out / arm / "metrics.json", numbers)
+        print(f"\n{title}\n{measure.table(numbers)}")
+    difference = measure.compare(truth, found[ARM_A], found[ARM_B], config.num_resamples, config.seed)
+    ledger.compared(ARM_A, ARM_B, difference)
+    print(f"mAP50, {ARMS[ARM_A]} - {ARMS[ARM_B]}: {measure.shown(difference['map50'])}\n")
+
+
+def look(config: StudyConfig, num_pictures: int = 8) -> None:
+    """A gallery of test images with true and predicted boxes, and what the best detection of each looked at."""
+    trained = load_trained(config.out / ARM_A / "run")
+    directory = config.out / "shards/vindr"
+    shard_set = ShardSet.open(directory)
+    truth = truth_from_shards(shard_set, "test")
+    found = align(truth, predictions.read(config.out / ARM_A / "predictions.parquet"))
+    view = PlainViewConfig(trained.config.view.size_px, trained.config.view.interpolation)
+    chosen = with_boxes_first(truth)[:num_pictures]
+    number_of = {truth.keys[number]: number for number in chosen}
+    items = {}
+    with open_predict_loader(DataConfig((directory,), ("test",)), view, 1, World(0, 1, 0, "cpu")) as loader:
+        for batch in loader.epoch():
+            number = number_of.get(loader.selection.key_of(int(batch.rows[0])))
+            if number is not None:
+                items[number] = picture(trained, truth, found, number, batch.images, batch.sizes)
+    gallery.save_gallery(config.out / "gallery", [items[number] for number in chosen])
+
+
+def with_boxes_first(truth: Truth) -> list[int]:
+    """Image numbers in a fixed order, those with a true box first; every fourth is one without."""
+    counts = truth.num_boxes_NF.sum(axis=1)
+    some, none = [list(np.flatnonzero(mask)) for mask in (counts > 0, counts == 0)]
+    order: list[int] = []
+    while some or none:
+        take = none if (len(order) % 4 == 3 and none) or not some else some
+        order.append(int(take.pop(0)))
+    return order
+
+
+def picture(
+    trained: Trained,
+    truth: Truth,
+    found: predictions.Predictions,
+    number: int,
+    images_1HW1: Tensor,
+    sizes_12: Tensor,
+) -> gallery.GalleryItem:
+    """One image of the gallery, with a heat map of the best detection where the detector finds anything on it."""
+    height, width = sizes_12[0].tolist()
+    image_HW: NDArray[np.uint8] = images_1HW1[0, :height, :width, 0].cpu().numpy()
+
+    def call(module: nn.Module, images_BCHW: Tensor) -> list[dict[str, Tensor]]:
+        result: list[dict[str, Tensor]] = module(images_BCHW.permute(0, 2, 3, 1), sizes_12)
+        return result
+
+    image_1HW = images_1HW1[0].permute(2, 0, 1)
+    with torch.no_grad():
+        here = call(trained.detector, image_1HW[None])[0]
+    heat, caption = None, ""
+    if len(here["scores"]):
+        best = int(here["scores"].argmax())
+        finding, layer = int(here["findings"][best]), getattr(trained.detector.backbone.body, HEAT_LAYER)
+        box_4 = here["boxes"][best].numpy()
+        heat = heat_map(trained.detector, layer, image_1HW, box_4, finding, "gradcam", call)[:height, :width]
+        caption = f"Grad-CAM at {HEAT_LAYER} for {found.findings[finding]}, score {float(here['scores'][best]):.2f}"
+    return gallery.item(truth, found, number, image_HW, heat_HW=heat, heat_caption=caption)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The verb `cxr demo`."""
+    return door.enter("cxr demo", StudyConfig, run, argv)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from eval.study import main
+
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""The same function over many items."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.tasks import map_tasks
+from tests.cluster import work_for_tasks
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def test_one_process_is_this_one() -> None:
+    answers = list(map_tasks(work_for_tasks.square, range(5), 1))
+    assert answers == [(value * value, os.getpid()) for value in range(5)]
+    assert list(map_tasks(work_for_tasks.square, [], 4)) == []
+
+
+def test_two_processes_keep_the_order() -> None:
+    answers = list(map_tasks(work_for_tasks.square, range(23), 2))
+    assert [answer for answer, _ in answers] == [value * value for value in range(23)]
+    assert os.getpid() not in {process for _, process in answers}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_errors_come_at_their_place(processes: int) -> None:
+    answers = map_tasks(work_for_tasks.square_but_three, range(9), processes)
+    assert [next(answers) for _ in range(3)] == [0, 1, 4]
+    with pytest.raises(ValueError, match="there is no 3"):
+        next(answers)
+
+
+def test_a_killed_worker_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="ended without an answer"):
+        list(map_tasks(work_for_tasks.die_at_three, range(9), 2))
+
+
+def test_negative_is_refused() -> None:
+    with pytest.raises(ValueError, match="processes is -1"):
+        map_tasks(work_for_tasks.square, range(3), -1)
+
+
+def test_interrupted_nothing_stays_behind(tmp_path: Path) -> None:
+    program = (
+        "from cluster.tasks import map_tasks; from tests.cluster.work_for_tasks import wait_for_ever\n"
+        "if __name__ == '__main__': list(map_tasks(wait_for_ever, range(9), 2))"
+    )
+    script = tmp_path / "program.py"
+    script.write_text(program)
+    (tmp_path / "seen").mkdir()
+    environment = {**os.environ, "CXR_TEST_FOLDER": str(tmp_path / "seen"), "PYTHONPATH": str(ROOT)}
+    running = subprocess.Popen([sys.executable, str(script)], env=environment, stderr=subprocess.DEVNULL)
+    _until(lambda: len(os.listdir(tmp_path / "seen")) == 2)
+    running.send_signal(2)
+    assert running.wait(20) != 0
+    for process in map(int, os.listdir(tmp_path / "seen")):
+        _until(lambda process=process: not _lives(process))  # type: ignore[misc]
+
+
+def _lives(process: int) -> bool:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, 0)
+        return True
+    return False
+
+
+def _until(condition: object, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    assert callable(condition)
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
