@@ -19,7 +19,6 @@ C = TypeVar("C")
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
 _JOB_COPY = "working_dir_files"
 _OBJECT_STORE_BYTES = 128 << 20
-_OBJECT_STORE_BYTES = 128 << 20
 _MIN_OBJECT_STORE_BYTES = 80 << 20
 
 

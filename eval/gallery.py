@@ -70,7 +70,7 @@ def item(
 ) -> GalleryItem:
     """Picture number `number` of aligned truth and predictions, from its pixels at any size, shrunk to `max_side_px`.
 
-    Shows every true box, and the best predicted boxes from `min_score` on.
+    Shows every true box, and the best predicted boxes from `min_score` on; where none gets there, the best one.
     """
     height, width = image_HW.shape
     shrink = min(1.0, max_side_px / max(height, width))
@@ -84,15 +84,14 @@ def item(
     ]
     mine = slice(predictions.offsets[number], predictions.offsets[number + 1])
     rows = zip(predictions.finding_D[mine], predictions.boxes_D4[mine], predictions.score_D[mine].tolist(), strict=True)
-    found = [
-        Mark(predictions.findings[f], _corners(box * scale_4), score) for f, box, score in rows if score >= min_score
-    ]
+    found = [Mark(predictions.findings[f], _corners(box * scale_4), score) for f, box, score in rows]
     found.sort(key=lambda mark: -(mark.score or 0.0))
+    num_shown = max(1, sum((mark.score or 0.0) >= min_score for mark in found))
     return GalleryItem(
         key=truth.keys[number],
         image_HW=np.asarray(Image.fromarray(image_HW).resize(size, Image.Resampling.LANCZOS)),
         truth=tuple(true),
-        predictions=tuple(found[:max_predictions]),
+        predictions=tuple(found[: min(num_shown, max_predictions)]),
         caption=caption,
         heat_HW=None if heat_HW is None else _resized(heat_HW, size),
         heat_caption=heat_caption,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -99,7 +100,7 @@ def stream(
     """
     store = Store(selection.shards, selection.key_of, check_digests)
     in_flight: deque[Share] = deque()
-    with ThreadPoolExecutor(num_threads, thread_name_prefix="cxr-read") as threads:
+    with closing(store), ThreadPoolExecutor(num_threads, thread_name_prefix="cxr-read") as threads:
         shares = _read_ahead(task, selection, position, store, threads, num_threads, prefetch)
 
         def source() -> tuple[list[npt.NDArray[np.uint8]], Arguments]:
@@ -127,7 +128,6 @@ def stream(
                 yield task.finish(in_flight.popleft(), empty), empty
             if running:
                 yield task.finish(in_flight.popleft(), outputs), outputs
-    store.close()
 
 
 def _read_ahead(

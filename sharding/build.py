@@ -27,6 +27,7 @@ from sharding.options import NOT_IN_MANIFEST, OutputConfig, beside
 from sharding.pixels import UnreadableImage
 from sharding.privacy import find_key, keep_key, pseudonym
 from sharding.sample import KEY_PATTERN, SPLITS, Cohort, Refusal, SourceImage
+from sharding.splits import check_patients
 from sharding.vindr import VindrConfig, read_vindr
 from sharding.writer import Encoding, ShardTask, encode_image, finished, write_shard
 
@@ -107,6 +108,7 @@ def _plan(config: OutputConfig, cohort: Cohort, secret: bytes) -> tuple[list[Sha
     if not cohort.images:
         some = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in cohort.refusals[:3])
         raise ValueError(f"root: {config.root} gives no usable image ({len(cohort.refusals)} refused: {some})")
+    check_patients((image.patient for image in cohort.images), (image.split for image in cohort.images))
     keys = Counter(image.key for image in cohort.images)
     assert all(KEY_PATTERN.fullmatch(key) for key in keys), [key for key in keys if not KEY_PATTERN.fullmatch(key)][:3]
     assert keys.total() == len(keys), keys.most_common(3)
@@ -232,6 +234,11 @@ def _summary(out: Path, manifest: dict[str, Any], refusals: Sequence[Refusal], s
     for split, counts in manifest["counts"].items():
         print(
             f"  {split or '(no split)'}: " + ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items())
+        )
+    if manifest["num_patients_on_two_sides"]:
+        print(
+            f"  warning: by DICOM headers {manifest['num_patients_on_two_sides']:,} patients are in several splits; "
+            "give the split by patient in a csv file (cxr shard folder --csv), or do not compare these splits"
         )
     if refusals:
         print(f"  set aside: {len(refusals):,}, listed in {beside(out, '.quarantine.jsonl')}")

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from cluster.files import sha256_file, sync_folder, write_atomic
 from sharding.index import INDEX, INDEX_SCHEMA, MANIFEST, SCHEMA_VERSION, partial_directory, read_manifest
+from sharding.splits import torn_patients
 from sharding.writer import ShardTask, record_path
 
 ROWS_PER_GROUP = 65_536
@@ -117,6 +118,7 @@ def commit(
         "num_samples": sum(shard["samples"] for shard in shards),
         "num_levels": 1 + len(tasks[0].encoding.levels),
         "num_quarantined": num_refused,
+        "num_patients_on_two_sides": _num_torn(out / INDEX),
         "counts": _counts(out / INDEX),
         "shards": shards,
         "files": dict(sorted(files.items())),
@@ -133,6 +135,12 @@ def commit(
 def clear_partial(out: Path) -> None:
     """Removes what an unfinished run keeps."""
     shutil.rmtree(partial_directory(out), ignore_errors=True)
+
+
+def _num_torn(index: Path) -> int:
+    """Patients in several splits. Tables are refused for that before; DICOM headers are read too late to refuse."""
+    table = pq.read_table(index, columns=["split", "patient"])
+    return len(torn_patients(table.column("patient").to_pylist(), table.column("split").to_pylist()))
 
 
 def _counts(index: Path) -> dict[str, dict[str, int]]:

@@ -15,7 +15,7 @@ from sharding.options import OutputConfig, check_share
 from sharding.pixels import UnreadableImage
 from sharding.privacy import pseudonym
 from sharding.sample import Box, Cohort, Refusal, SourceImage, age_band
-from sharding.splits import check_patients, hash_split, listed_split
+from sharding.splits import hash_split, listed_split
 from sharding.tables import Table, find_table, read_list, read_table
 
 LABELS = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
@@ -117,7 +117,6 @@ def read_nih(config: NihConfig, secret: bytes) -> Cohort:
                 view_position=row.view_position,
             )
         )
-    check_patients({image.key: image.split for image in images}, {image.key: image.patient for image in images})
     tables = [label_file, *([] if box_file is None else [box_file]), *lists.values()]
     return Cohort(NIH_FINDINGS, tuple(images), tuple(refusals), tuple(tables))
 

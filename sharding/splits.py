@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 REFERENCE_SHARES: tuple[float, float] = (0.15, 0.15)
 """Valid and test shares of the reference's split of VinDr-CXR; the rest is train."""
@@ -45,14 +45,18 @@ def reference_split(keys: Sequence[str]) -> dict[str, str]:
     return {key: split for split, part in (("train", train), ("valid", valid), ("test", test)) for key in part}
 
 
-def check_patients(splits: Mapping[str, str], patients: Mapping[str, str | None]) -> None:
-    """Raises ValueError, naming some, where images of one patient are in several splits. Both maps go by key."""
+def torn_patients(patients: Iterable[str | None], splits: Iterable[str]) -> dict[str, list[str]]:
+    """Patients with images in several splits, and which; both go image by image, None is nobody, "" no split."""
     seen: dict[str, set[str]] = {}
-    for key, split in splits.items():
-        patient = patients[key]
+    for patient, split in zip(patients, splits, strict=True):
         if patient is not None and split:
             seen.setdefault(patient, set()).add(split)
-    torn = {patient: sorted(where) for patient, where in seen.items() if len(where) > 1}
+    return {patient: sorted(where) for patient, where in seen.items() if len(where) > 1}
+
+
+def check_patients(patients: Iterable[str | None], splits: Iterable[str]) -> None:
+    """Raises ValueError, naming some, where images of one patient are in several splits."""
+    torn = torn_patients(patients, splits)
     if torn:
         some = ", ".join(f"{patient} ({' and '.join(where)})" for patient, where in sorted(torn.items())[:5])
         raise ValueError(f"split: {len(torn)} patients are on two sides: {some}")

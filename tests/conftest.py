@@ -1,6 +1,9 @@
 """What every test may ask for."""
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,3 +18,40 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is absent (set CXR_TEST_DATA)")
     return folder
+
+
+Cxr = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def cxr() -> Cxr:
+    """Runs `cxr <words>` as a person would, in the root of the project; gives status, stdout and stderr."""
+
+    def call(*words: object, env: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+        line = [sys.executable, "-m", "cluster.console", *map(str, words)]
+        return subprocess.run(
+            line, cwd=ROOT, capture_output=True, text=True, timeout=420, env={**os.environ, **(env or {})}
+        )
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two phantom cohorts of 24 images each: folders `nih` and `vindr`."""
+    from sharding.phantom import cohort
+
+    out = tmp_path_factory.mktemp("phantoms")
+    cohort.run(cohort.PhantomConfig(out, 24, seed=5, side_px=256))
+    return out
+
+
+@pytest.fixture(scope="session")
+def vindr_set(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shard set of the VinDr phantoms, 16 images a shard, 256 px."""
+    from sharding import build
+    from sharding.vindr import VindrConfig
+
+    out = tmp_path_factory.mktemp("shards") / "vindr"
+    build.run(VindrConfig(root=phantoms / "vindr", out=out, max_side_px=256, samples_per_shard=16))
+    return out

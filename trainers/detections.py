@@ -5,7 +5,9 @@ Shapes: n images of a batch, K boxes of an image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,9 +17,12 @@ import torch.distributed as dist
 from torch import nn
 
 from cluster.progress import Progress
+from eval import detection
 from eval.predictions import Origin, Predictions
+from eval.truth import align, join, truth_from_shards
 from loaders.loader import DetectBatch, DetectLoader
 from loaders.placement import boxes_to_original
+from sharding.index import ShardSet
 from trainers.models.detector import Detector
 
 
@@ -99,3 +104,12 @@ def to_predictions(found: list[Found], loader: DetectLoader, origin: Origin) -> 
         boxes_D4=np.concatenate([np.zeros((0, 4), np.float32), *(one.boxes_K4 for one in found)]),
         origin=origin,
     )
+
+
+def map50(predictions: Predictions, shards: Sequence[Path]) -> float:
+    """COCO's AP at IoU .5, mean over the findings with a true box in the predicted split of `shards`; 0..1."""
+    truth = join([truth_from_shards(ShardSet.open(path), predictions.origin.split) for path in shards])
+    matches = detection.match(truth, align(truth, predictions))
+    weights_1N = np.ones((1, len(truth.keys)), np.int32)
+    ap_F = np.array([detection.average_precision(m, weights_1N, slice(0, 1))[0, 0] for m in matches.per_finding])
+    return float(np.nanmean(ap_F)) if np.isfinite(ap_F).any() else 0.0

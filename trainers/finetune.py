@@ -18,9 +18,8 @@ from cluster import door
 from cluster.scale import ScaleConfig
 from cluster.workers import report, run_on_workers
 from cluster.world import World, close_process_group, current_world, open_process_group
-from eval import detection
 from eval.predictions import Origin
-from eval.truth import align, join, truth_from_shards
+from eval.truth import truth_from_shards
 from loaders.loader import DataConfig, DetectBatch, DetectLoader, open_detect_loader, open_predict_loader
 from loaders.views import DetectViewConfig, PlainViewConfig
 from sharding.index import ShardSet
@@ -33,7 +32,7 @@ from trainers.checkpoint import (
     same_run,
     write_checkpoint,
 )
-from trainers.detections import annotated, find, gather, to_predictions
+from trainers.detections import annotated, find, gather, map50, to_predictions
 from trainers.engine import Engine, EngineConfig, open_engine
 from trainers.estimate import measure_step
 from trainers.models.detector import Detector, DetectorConfig
@@ -99,8 +98,8 @@ class FinetuneConfig:
         frozen = self.detector.norm == "frozen" or self.detector.frozen_stages > 0
         if self.encoder.weights == "none" and frozen:
             raise ValueError(
-                "encoder.weights is none, but detector.norm frozen or detector.frozen_stages > 0 would keep random layers "
-                "as they are; give encoder.weights, or --detector.norm batch --detector.frozen_stages 0"
+                "encoder.weights is none, but detector.norm frozen or detector.frozen_stages > 0 would keep random "
+                "layers as they are; give encoder.weights, or --detector.norm batch --detector.frozen_stages 0"
             )
 
 
@@ -144,15 +143,8 @@ def train(config: FinetuneConfig) -> None:
             last = done == num_steps
             if step == start or done % config.log.every_steps == 0 or last:
                 rate = config.global_batch / (time.perf_counter() - began)
-                log.write(
-                    "train",
-                    done,
-                    epoch=batch.epoch,
-                    **losses,
-                    **rates,
-                    images_per_second=rate,
-                    data_wait_seconds=waited,
-                )
+                speed = {"images_per_second": rate, "data_wait_seconds": waited}
+                log.write("train", done, epoch=batch.epoch, **losses, **rates, **speed)
             log.advance()
             value = None
             if config.valid_split and (done % valid_every == 0 or last):
@@ -197,17 +189,12 @@ def sampling_seeds(seed: int, epoch: int, rows: Tensor) -> Tensor:
 
 
 def validate(config: FinetuneConfig, engine: Engine, world: World) -> float:
-    """mAP50 on the validation split, 0..1, equal on every rank: mean over findings that have a box there."""
+    """mAP50 on the validation split, 0..1, equal on every rank."""
     data = replace(config.data, splits=(config.valid_split,), max_samples=0)
     view = PlainViewConfig(config.view.size_px, config.view.interpolation)
     with open_predict_loader(data, view, config.valid_batch, world) as loader:
         found = annotated(gather(find(engine.module, loader, config.engine.precision)), loader)
-        predictions = to_predictions(found, loader, Origin(split=config.valid_split))
-    truth = join([truth_from_shards(ShardSet.open(path), config.valid_split) for path in config.data.shards])
-    matches = detection.match(truth, align(truth, predictions))
-    weights_1N = np.ones((1, len(truth.keys)), np.int32)
-    ap50_F = [detection.average_precision(m, weights_1N, slice(0, 1))[0, 0] for m in matches.per_finding]
-    return float(np.nanmean(ap50_F)) if np.isfinite(ap50_F).any() else 0.0
+        return map50(to_predictions(found, loader, Origin(split=config.valid_split)), config.data.shards)
 
 
 def save(
@@ -281,13 +268,10 @@ def describe(config: FinetuneConfig, loader: DetectLoader, num_steps: int, world
     sizes = torch.full((2, 2), size)
     boxes = [torch.tensor([[size / 4, size / 4, size / 2, size / 2]])] * 2
     findings = [torch.zeros(1, dtype=torch.int64)] * 2
-
-    def loss() -> Tensor:
-        losses = model(images, sizes, boxes, findings)
-        assert isinstance(losses, dict)
-        return torch.stack(list(losses.values())).sum()
-
-    cost = measure_step(model, loss, 2, 4 if config.optim.name == "adamw" else 3)
+    copies = 4 if config.optim.name == "adamw" else 3
+    cost = measure_step(
+        model, lambda: torch.stack(list(model(images, sizes, boxes, findings).values())).sum(), 2, copies
+    )
     return "\n".join(
         [
             configs.describe(config),

@@ -91,7 +91,7 @@ def check_findings(trained: Trained, shard_set: ShardSet) -> None:
         here, there = (x[at] if at < len(x) else "none" for x in (trained.findings, shard_set.findings))
         raise ValueError(
             f"{shard_set.directory} has other findings than {trained.checkpoint.path} was trained on: number {at} is "
-            f"{there!r} there and {here!r} in the checkpoint; predict a shard set with the same findings in the same order"
+            f"{there!r} there and {here!r} in the checkpoint; predict a shard set with the same findings and order"
         )
 
 

@@ -69,6 +69,8 @@ def test_item_scales_boxes_and_keeps_the_best() -> None:
     assert shown.truth == (Mark("B", (20.0, 10.0, 40.0, 50.0)),)
     assert [mark.score for mark in shown.predictions] == pytest.approx([0.9, 0.6])
     assert shown.predictions[0].box == (0.0, 0.0, 200.0, 100.0)
+    strict = gallery.item(truth, found, 0, np.zeros((500, 1000), np.uint8), min_score=0.95)
+    assert [mark.score for mark in strict.predictions] == pytest.approx([0.9])
 
 
 def test_drawn_boxes_and_maps() -> None:

@@ -149,7 +149,7 @@ def test_a_subset_has_the_same_pixels(shard_set: Path) -> None:
 def test_a_smaller_level_changes_pixels_little(shard_set: Path, levelled: Path) -> None:
     """Both sets have the same samples, so the same views; one decodes the small copy wherever that covers the crop.
 
-    The smooth pictures resampled twice differ by less than two levels on average, and near the rectangle's edge by more.
+    The smooth pictures, resampled twice, differ by less than two levels on average; at the rectangle's edges by more.
     """
     found = []
     for folder in (shard_set, levelled):

@@ -16,7 +16,7 @@ from sharding.commit import hold
 from sharding.folder import FolderConfig
 from sharding.index import ShardSet, partial_directory
 from sharding.verify import find_problems
-from tests.sharding.cohorts import draw, write_key, write_nih, write_pngs
+from tests.sharding.cohorts import dicom, draw, save, write_csv, write_key, write_nih, write_pngs
 
 
 def digests(directory: Path) -> dict[str, str]:
@@ -137,6 +137,21 @@ def test_too_many_failures_stop_the_run_and_name_the_first(tmp_path: Path) -> No
     with pytest.raises(TooManyFailures, match=r"1 of 2 .* a\.png: the file is empty"):
         run(FolderConfig(root=tmp_path / "root", out=tmp_path / "set", processes=1))
     assert not (tmp_path / "set" / "manifest.json").exists()
+
+
+def test_a_patient_on_two_sides_is_refused_by_table_and_told_by_header(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = tmp_path / "root", tmp_path / "set"
+    for number in range(2):
+        save(dicom(draw(number), 8, PatientID="Ann"), root / f"{number}.dcm")
+    rows = [["path", "split", "patient"], ["0.dcm", "train", "Ann"], ["1.dcm", "test", "Ann"]]
+    config = ["folder", "--root", str(root), "--out", str(out), "--processes", "1", "--csv"]
+    assert main([*config, str(write_csv(tmp_path / "a.csv", rows))]) == 2
+    assert "1 patients are on two sides" in capsys.readouterr().err
+    assert main([*config, str(write_csv(tmp_path / "b.csv", [row[:2] for row in rows]))]) == 0
+    assert "1 patients are in several splits" in capsys.readouterr().out
+    assert find_problems(out) == []
 
 
 def test_a_dry_run_writes_nothing(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

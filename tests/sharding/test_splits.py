@@ -25,7 +25,7 @@ def test_listed_split_keeps_patients_together() -> None:
     }
     assert where["900_0"] == "test"
     assert where["unknown"] == ""
-    check_patients(where, {key: key.split("_")[0] for key in where})
+    check_patients([key.split("_")[0] for key in where], where.values())
     assert 10 < len({key.split("_")[0] for key in where if where[key] == "valid"}) < 60
 
 
@@ -41,4 +41,5 @@ def test_reference_split_is_of_images_in_order() -> None:
 
 def test_a_patient_on_two_sides_is_named() -> None:
     with pytest.raises(ValueError, match=r"1 patients are on two sides: ann \(test and train\)"):
-        check_patients({"a": "train", "b": "test", "c": "train"}, {"a": "ann", "b": "ann", "c": None})
+        check_patients(["ann", "ann", None, None], ["train", "test", "train", "test"])
+    check_patients(["ann", "ann", "ann"], ["train", "train", ""])

@@ -112,7 +112,7 @@ def match(
     negative_iou: float,
     rescue_iou: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """For each candidate the true box it stands for (int64 [B, N]) and 1 positive, 0 negative, -1 neither (int8 [B, N]).
+    """The true box that each candidate stands for, int64 [B, N], and 1 positive, 0 negative, -1 neither, int8 [B, N].
 
     With `rescue_iou`, each true box whose best IoU reaches it also takes all candidates tied at that best; of two boxes
     that claim the same candidate the later one has it (mmdetection's `gt_max_assign_all`).

@@ -172,7 +172,7 @@ class Detector(nn.Module):
         return self
 
     def prepare(self, images_BHW1: Tensor, sizes_B2: Tensor) -> Tensor:
-        """uint8 canvases -> normalised float32 [B, C, H, W], 0 beyond each image; H and W filled up to multiples of 32."""
+        """uint8 canvases -> normalised float32 [B, C, H, W], 0 beyond each image, sides filled to multiples of 32."""
         images = self.backbone.body.prepare(images_BHW1)
         height, width = images.shape[-2:]
         rows = torch.arange(height, device=images.device)[None, :, None] < sizes_B2[:, 0, None, None]
@@ -191,7 +191,7 @@ class Detector(nn.Module):
         """In training a dict of four losses (means over the images), otherwise per image a dict of detections.
 
         images_BHW1: uint8, content at the top left. sizes_B2: int64 (height, width) of the content, px. boxes: float32
-        [K, 4] per image, canvas px; findings: int64 [K] from 0. seeds_B: int64, decides what the samplers draw for an image
+        [K, 4] per image, canvas px; findings: int64 [K] from 0. seeds_B: int64, decides what the samplers draw
         (default: from torch's generator). Detections: boxes [K, 4] canvas px, findings [K], scores [K] in 0..1.
         """
         maps = self.backbone(self.prepare(images_BHW1, sizes_B2))

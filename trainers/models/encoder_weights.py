@@ -28,7 +28,7 @@ PREFIXES = ("module.", "encoder.", "backbone.body.", "backbone.", "body.", "mode
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What became of a file's tensors. `missing`: at most batch counters; `unexpected`: what an encoder has no place for."""
+    """What became of a file's tensors: `missing` at most batch counters, `unexpected` without a place in an encoder."""
 
     source: str
     matched: tuple[str, ...]

@@ -1,0 +1,85 @@
+"""The whole chain, as `cxr demo` runs it, on few phantoms and few steps; then again, and into a wall or two."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from eval import measure, predictions
+from sharding.index import ShardSet
+from tests.conftest import Cxr
+
+TINY = """--num_images 24 --side_px 256 --num_resamples 50 --pretrain.epochs 2 --pretrain.global_batch 16
+--pretrain.view.size_px 64 --pretrain.model.projector 32 32 --finetune.epochs 1 --finetune.view.size_px 96
+--finetune.global_batch 8""".split()
+
+
+@pytest.fixture(scope="module")
+def study(cxr: Cxr, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("flow") / "demo"
+    ended = cxr("demo", "--out", out, *TINY)
+    assert ended.returncode == 0, ended.stderr
+    assert "report.html" in ended.stdout
+    return out
+
+
+def test_every_artifact_is_there_and_whole(study: Path) -> None:
+    shard_set = ShardSet.open(study / "shards" / "vindr")
+    test_keys = {shard_set.key_of(int(row)) for row in shard_set.rows("test", has_boxes=True)}
+    for arm in ("barlow", "scratch"):
+        found = predictions.read(study / arm / "predictions.parquet")
+        assert set(found.keys) == test_keys
+        numbers = measure.read(study / arm / "metrics.json")
+        assert numbers["num_images"] == len(test_keys)
+        assert numbers["shards"][0]["digest"] == shard_set.digest
+        assert numbers["checkpoint"]["digest"]
+        assert numbers["prior"]["metrics"]["map50"]["value"] >= 0
+
+
+def test_both_arms_begin_with_the_same_weights_but_for_the_pretrained_encoder(study: Path) -> None:
+    configs = [json.loads((study / arm / "run" / "config.json").read_text()) for arm in ("barlow", "scratch")]
+    assert configs[1]["encoder"]["weights"] == "none"
+    assert configs[0]["encoder"]["weights"].endswith("pretrain")
+    for config in configs:
+        del config["encoder"]["weights"], config["run"]
+    assert configs[0] == configs[1]
+
+
+def test_the_page_stands_alone(study: Path) -> None:
+    page = (study / "report.html").read_text()
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
+    for wanted in ("mAP50", "Location prior", "data:image", "<svg", "Pleural effusion", "deepspeed"):
+        assert wanted in page
+
+
+def test_a_second_time_nothing_is_repeated(cxr: Cxr, study: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in study.rglob("*.safetensors")}
+    ended = cxr("demo", "--out", study, *TINY)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("done before") == 10
+    assert {path: path.stat().st_mtime_ns for path in study.rglob("*.safetensors")} == before
+
+
+def test_another_config_in_the_same_folder_is_refused(cxr: Cxr, study: Path) -> None:
+    ended = cxr("demo", "--out", study, *TINY, "--seed", 9)
+    assert ended.returncode == 2
+    assert "seed: 1 there, 9 now" in ended.stderr
+
+
+def test_a_foreign_checkpoint_is_refused(cxr: Cxr, study: Path, tmp_path: Path) -> None:
+    ended = cxr(
+        "predict", "--checkpoint", study / "pretrain", "--shards", study / "shards/vindr", "--out", tmp_path / "p.parquet"
+    )
+    assert ended.returncode == 2
+    assert "pretrain, not of finetune" in ended.stderr
+    assert not (tmp_path / "p.parquet").exists()
+
+
+def test_evaluate_from_a_checkpoint_gives_the_same_numbers(cxr: Cxr, study: Path, tmp_path: Path) -> None:
+    words = ["--shards", study / "shards/vindr", "--out", tmp_path, "--num_resamples", 50, "--seed", 1]
+    ended = cxr("evaluate", "--checkpoint", study / "scratch/run", *words)
+    assert ended.returncode == 0, ended.stderr
+    mine, theirs = measure.read(tmp_path / "metrics.json"), measure.read(study / "scratch/metrics.json")
+    assert mine["metrics"]["map50"] == pytest.approx(theirs["metrics"]["map50"], abs=1e-6)
+    assert mine["prior"] == theirs["prior"]

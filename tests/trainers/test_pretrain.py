@@ -1,0 +1,130 @@
+"""The recipe: killed and resumed it ends as if undisturbed; torchrun and Ray give what one process gives; bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Cxr
+from trainers.checkpoint import newest_checkpoint
+from trainers.runlog import read_metrics
+
+WORDS = """--model.projector 64 64 --view.size_px 64 --encoder.name resnet10 --encoder.channels 1 --optim.name adamw
+--optim.lr 1e-3 --optim.lr_1d 0 --optim.lr_batch 0 --optim.warmup_epochs 0 --global_batch 5 --epochs 4
+--checkpoint.every_steps 2 --checkpoint.keep_last 3 --log.every_steps 1 --engine.precision fp32 --data.num_threads 1"""
+
+
+def words(run: Path, shards: Path) -> list[str]:
+    return ["--run", str(run), "--data.shards", str(shards), *WORDS.split()]
+
+
+def weights_digest(run: Path) -> str:
+    found = newest_checkpoint(run)
+    assert found is not None
+    return found.digest
+
+
+@pytest.fixture(scope="module")
+def whole(cxr: Cxr, vindr_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    ended = cxr("pretrain", *words(run, vindr_set))
+    assert ended.returncode == 0, ended.stderr
+    return run
+
+
+def test_it_learns_and_ends_with_a_checkpoint(whole: Path) -> None:
+    losses = [entry["loss"] for entry in read_metrics(whole, "train")]
+    found = newest_checkpoint(whole)
+    assert found is not None
+    assert found.step == len(losses) == 12
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+
+
+def test_started_again_it_is_finished(cxr: Cxr, whole: Path, vindr_set: Path) -> None:
+    before = weights_digest(whole)
+    ended = cxr("pretrain", *words(whole, vindr_set))
+    assert ended.returncode == 0
+    assert "is finished" in ended.stdout
+    assert weights_digest(whole) == before
+
+
+def test_killed_and_resumed_it_ends_bit_for_bit_the_same(
+    cxr: Cxr, whole: Path, vindr_set: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "killed"
+    line = [sys.executable, "-m", "trainers.pretrain", *words(run, vindr_set)]
+    process = subprocess.Popen(line, cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(run.glob("checkpoints/step-*/manifest.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    killed_at = newest_checkpoint(run)
+    assert killed_at is not None
+    assert killed_at.step < 12, "the run ended before it could be killed"
+    ended = cxr("pretrain", *words(run, vindr_set))
+    assert ended.returncode == 0, ended.stderr
+    assert weights_digest(run) == weights_digest(whole)
+    curves = [[(e["step"], e["loss"]) for e in read_metrics(r, "train")] for r in (run, whole)]
+    assert curves[0] == curves[1]
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "ray"])
+def test_two_ranks_follow_one(launcher: str, cxr: Cxr, whole: Path, vindr_set: Path, tmp_path: Path) -> None:
+    """A global batch of 5 over 2 ranks: the first losses agree to float32; later ones drift with rounding."""
+    run = tmp_path / launcher
+    if launcher == "ray":
+        ended = cxr("pretrain", *words(run, vindr_set), "--scale.workers", 2)
+    else:
+        line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        line += ["-m", "trainers.pretrain", *words(run, vindr_set)]
+        ended = subprocess.run(
+            line, cwd=ROOT, capture_output=True, text=True, timeout=180, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+    assert ended.returncode == 0, ended.stderr
+    mine, theirs = ([e["loss"] for e in read_metrics(r, "train")] for r in (run, whole))
+    assert len(mine) == len(theirs)
+    assert mine[0] == pytest.approx(theirs[0], rel=1e-4)
+    assert mine[1] == pytest.approx(theirs[1], rel=1e-2)
+
+
+def test_a_dry_run_tells_and_starts_nothing(cxr: Cxr, vindr_set: Path, tmp_path: Path) -> None:
+    ended = cxr("pretrain", *words(tmp_path / "dry", vindr_set), "--dry_run")
+    assert ended.returncode == 0, ended.stderr
+    for line in ("samples", "steps", "memory per rank", "time", "projector = [64, 64]"):
+        assert line in ended.stdout
+    assert not (tmp_path / "dry").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--global_batch", "1000"], "global_batch"),
+        (["--data.shards", "/nowhere"], "/nowhere"),
+        (["--data.splits", "tset"], "tset"),
+        (["--encoder.weights", "/no/such/file.pth"], "/no/such/file.pth"),
+        (["--optim.lr", "-1"], "optim.lr"),
+        (["--model.projektor", "8"], "--model.projector"),
+    ],
+)
+def test_mistakes_are_named_with_status_2(
+    flags: list[str], said: str, cxr: Cxr, vindr_set: Path, tmp_path: Path
+) -> None:
+    ended = cxr("pretrain", *words(tmp_path / "run", vindr_set), *flags)
+    assert ended.returncode == 2, ended.stderr
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_run_of_another_config_is_left_untouched(cxr: Cxr, whole: Path, vindr_set: Path) -> None:
+    before = json.loads((whole / "config.json").read_text())
+    ended = cxr("pretrain", *words(whole, vindr_set), "--optim.lr", "0.5")
+    assert ended.returncode == 2
+    assert "another config" in ended.stderr
+    assert json.loads((whole / "config.json").read_text()) == before
