@@ -52,15 +52,19 @@ def explain(error: BaseException) -> str:
     return f"{text} ({repair})" if repair else text
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised where Ctrl-C would be: libraries let that one through, and SystemExit not always."""
+
+
 def _end(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+    raise Terminated
 
 
 def enter(prog: str, config_type: type[C], run: Callable[[C], None], argv: Sequence[str] | None) -> int:
     """Parses `argv` (None: the process's own) into a `config_type`, calls `run` with it and gives the exit status.
 
     0 done; 2 the user's mistake (ValueError, told as it is); 1 a failure (one line); 130 interrupted. `--debug`
-    anywhere, or CXR_DEBUG=1, adds the traceback. SIGTERM ends like a failure does, so that children are ended too.
+    anywhere, or CXR_DEBUG=1, adds the traceback. SIGTERM unwinds as Ctrl-C does, so that children end too (143).
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words or os.environ.get("CXR_DEBUG", "") not in ("", "0")
@@ -74,6 +78,8 @@ def enter(prog: str, config_type: type[C], run: Callable[[C], None], argv: Seque
         sys.stdout.flush()
     except ValueError as error:
         return tell(prog, str(error), error, 2, debug)
+    except Terminated as error:
+        return tell(prog, "ended from outside; the same command goes on where it stopped", error, 143, debug)
     except KeyboardInterrupt as error:
         return tell(prog, "interrupted; the same command goes on where it stopped", error, 130, debug)
     except BrokenPipeError:  # `cxr ... | head`: whoever read us has gone
@@ -92,5 +98,5 @@ def tell(prog: str, message: str, error: BaseException, status: int, debug: bool
     if debug:
         traceback.print_exception(error)
     hint = "" if debug or status != 1 else "\n(--debug shows the whole traceback)"
-    print(f"{prog}: error: {message}{hint}" if status != 130 else f"\n{prog}: {message}", file=sys.stderr)
+    print(f"{prog}: error: {message}{hint}" if status < 128 else f"\n{prog}: {message}", file=sys.stderr)
     return status

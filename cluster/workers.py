@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,7 +50,7 @@ def run_on_workers(train: Callable[[C], None], config: C, scale: ScaleConfig, ru
         )
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / _SNAPSHOT).unlink(missing_ok=True)  # names checkpoints of an earlier start; ours are what counts
-    with open_ray(scale), _interruptible():
+    with open_ray(scale):
         _fit(train, config, scale, run_dir)
 
 
@@ -112,10 +113,13 @@ def open_ray(scale: ScaleConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    on_termination = signal.getsignal(signal.SIGTERM)
     if _is_alone():
         _start_local_ray(scale)
     else:
         ray.init(logging_level="warning")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_termination)  # Ray has put in one that aborts
     try:
         yield
     finally:
@@ -146,21 +150,6 @@ def _start_local_ray(scale: ScaleConfig) -> None:
     )
 
 
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C during a fit as KeyboardInterrupt: Ray Train replaces the handler and would leave with status 0."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as stop:
-        if stop.code:
-            raise
-        raise KeyboardInterrupt from None
-    finally:
-        with contextlib.suppress(ValueError):  # not the main thread: the handler was never replaced
-            signal.signal(signal.SIGINT, before)
-
-
 def _fit(train: Callable[[C], None], config: C, scale: ScaleConfig, run_dir: Path) -> None:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -178,6 +167,9 @@ def _fit(train: Callable[[C], None], config: C, scale: ScaleConfig, run_dir: Pat
             """Without the guard of abandoned places, which needs a dashboard: a Ray of our own ends with us."""
             callbacks = super()._create_default_callbacks()
             return [each for each in callbacks if not (alone and "PlacementGroupCleaner" in type(each).__name__)]
+
+        def _register_sigint_handler(self, controller: Any) -> None:
+            """Ctrl-C stays Python's: Ray's own handler leaves in silence, with any status."""
 
     def on_worker() -> None:
         logging.getLogger(execution_context.__file__).setLevel(logging.WARNING)  # it tells every report

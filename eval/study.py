@@ -7,24 +7,19 @@ artifact and is not repeated once that is there, so an interrupted study goes on
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from cluster import config as configs
 from cluster import door
 from cluster.scale import ScaleConfig
 from cluster.version import code_version
-from cluster.world import World
 from eval import gallery, measure, predictions, prior, report
-from eval.cam import heat_map
 from eval.ledger import Ledger
-from eval.truth import Truth, align, truth_from_shards
-from loaders.loader import DataConfig, open_predict_loader
-from loaders.views import DetectViewConfig, PlainViewConfig, TwoViewConfig
+from eval.look import pictures_of
+from eval.truth import truth_from_shards
+from loaders.loader import DataConfig
+from loaders.views import DetectViewConfig, TwoViewConfig
 from sharding import build
 from sharding.index import ShardSet
 from sharding.nih import NihConfig
@@ -34,22 +29,21 @@ from trainers import finetune, predict, pretrain
 from trainers.checkpoint import CheckpointConfig
 from trainers.finetune import FinetuneConfig
 from trainers.models.barlow_twins import BarlowTwinsConfig
-from trainers.models.detector import Detector, DetectorConfig
+from trainers.models.detector import DetectorConfig
 from trainers.models.encoder import EncoderConfig
 from trainers.optim import OptimConfig
-from trainers.predict import Trained, load_trained
 from trainers.pretrain import PretrainConfig
 from trainers.runlog import LogConfig
 
 ARMS = {"barlow": "Barlow Twins pretraining", "scratch": "same initial weights, no pretraining"}
 TITLE = "Barlow Twins pretraining on phantoms"
 ABOUT = (
-    "Two cohorts of {num} drawn radiographs each, one as NIH ChestX-ray14 is written and one as VinDr-CXR, were sharded; "
-    "an encoder was pretrained on both without labels, and Faster R-CNN was fine-tuned on the second's consensus boxes "
-    "twice from the same initial weights: with the pretrained encoder and without. Both were measured on held-out phantoms."
+    "Two cohorts of {num} drawn radiographs each, one as NIH ChestX-ray14 is written and one as VinDr-CXR, were "
+    "sharded; an encoder was pretrained on both without labels, and Faster R-CNN was fine-tuned on the second's "
+    "consensus boxes twice from the same initial weights: with the pretrained encoder and without. Both were measured "
+    "on held-out phantoms."
 )
 SET_BY_STUDY = Path("set-by-the-study")
-HEAT_LAYER = "layer3"
 
 
 def small_pretraining() -> PretrainConfig:
@@ -144,8 +138,8 @@ def run(config: StudyConfig) -> None:
     for arm, title in ARMS.items():
         folder = config.out / arm
         stages += [
-            (f"fine-tune: {title}", folder / "run/config.json", lambda arm=arm: finetune.run(finetuning(config, arm))),
-            (f"predict: {title}", folder / "predictions.parquet", lambda arm=arm: predict_arm(config, arm)),
+            (f"fine-tune: {title}", folder / "run/config.json", partial(finetune_arm, config, arm)),
+            (f"predict: {title}", folder / "predictions.parquet", partial(predict_arm, config, arm)),
         ]
     metrics = config.out / ARM_A / "metrics.json"
     stages.append(("evaluate", metrics, lambda: evaluate(config, ledger)))
@@ -196,6 +190,11 @@ def finetuning(config: StudyConfig, arm: str) -> FinetuneConfig:
     )
 
 
+def finetune_arm(config: StudyConfig, arm: str) -> None:
+    """The arm's run."""
+    finetune.run(finetuning(config, arm))
+
+
 def predict_arm(config: StudyConfig, arm: str) -> None:
     """The arm's detector on the test split."""
     folder = config.out / arm
@@ -224,63 +223,11 @@ def evaluate(config: StudyConfig, ledger: Ledger) -> None:
     print(f"mAP50, {ARMS[ARM_A]} - {ARMS[ARM_B]}: {measure.shown(difference['map50'])}\n")
 
 
-def look(config: StudyConfig, num_pictures: int = 8) -> None:
-    """A gallery of test images with true and predicted boxes, and what the best detection of each looked at."""
-    trained = load_trained(config.out / ARM_A / "run")
-    directory = config.out / "shards/vindr"
-    shard_set = ShardSet.open(directory)
-    truth = truth_from_shards(shard_set, "test")
-    found = align(truth, predictions.read(config.out / ARM_A / "predictions.parquet"))
-    view = PlainViewConfig(trained.config.view.size_px, trained.config.view.interpolation)
-    chosen = with_boxes_first(truth)[:num_pictures]
-    number_of = {truth.keys[number]: number for number in chosen}
-    items = {}
-    with open_predict_loader(DataConfig((directory,), ("test",)), view, 1, World(0, 1, 0, "cpu")) as loader:
-        for batch in loader.epoch():
-            number = number_of.get(loader.selection.key_of(int(batch.rows[0])))
-            if number is not None:
-                items[number] = picture(trained, truth, found, number, batch.images, batch.sizes)
-    gallery.save_gallery(config.out / "gallery", [items[number] for number in chosen])
-
-
-def with_boxes_first(truth: Truth) -> list[int]:
-    """Image numbers in a fixed order, those with a true box first; every fourth is one without."""
-    counts = truth.num_boxes_NF.sum(axis=1)
-    some, none = [list(np.flatnonzero(mask)) for mask in (counts > 0, counts == 0)]
-    order: list[int] = []
-    while some or none:
-        take = none if (len(order) % 4 == 3 and none) or not some else some
-        order.append(int(take.pop(0)))
-    return order
-
-
-def picture(
-    trained: Trained,
-    truth: Truth,
-    found: predictions.Predictions,
-    number: int,
-    images_1HW1: Tensor,
-    sizes_12: Tensor,
-) -> gallery.GalleryItem:
-    """One image of the gallery, with a heat map of the best detection where the detector finds anything on it."""
-    height, width = sizes_12[0].tolist()
-    image_HW: NDArray[np.uint8] = images_1HW1[0, :height, :width, 0].cpu().numpy()
-
-    def call(module: nn.Module, images_BCHW: Tensor) -> list[dict[str, Tensor]]:
-        result: list[dict[str, Tensor]] = module(images_BCHW.permute(0, 2, 3, 1), sizes_12)
-        return result
-
-    image_1HW = images_1HW1[0].permute(2, 0, 1)
-    with torch.no_grad():
-        here = call(trained.detector, image_1HW[None])[0]
-    heat, caption = None, ""
-    if len(here["scores"]):
-        best = int(here["scores"].argmax())
-        finding, layer = int(here["findings"][best]), getattr(trained.detector.backbone.body, HEAT_LAYER)
-        box_4 = here["boxes"][best].numpy()
-        heat = heat_map(trained.detector, layer, image_1HW, box_4, finding, "gradcam", call)[:height, :width]
-        caption = f"Grad-CAM at {HEAT_LAYER} for {found.findings[finding]}, score {float(here['scores'][best]):.2f}"
-    return gallery.item(truth, found, number, image_HW, heat_HW=heat, heat_caption=caption)
+def look(config: StudyConfig) -> None:
+    """A gallery of test images with what the pretrained arm's detector found, and where it looked."""
+    folder = config.out / ARM_A
+    items = pictures_of(folder / "run", config.out / "shards/vindr", folder / "predictions.parquet", "test")
+    gallery.save_gallery(config.out / "gallery", items)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

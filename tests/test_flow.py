@@ -10,9 +10,10 @@ from eval import measure, predictions
 from sharding.index import ShardSet
 from tests.conftest import Cxr
 
-TINY = """--num_images 24 --side_px 256 --num_resamples 50 --pretrain.epochs 2 --pretrain.global_batch 16
+WORDS = """--num_images 24 --side_px 256 --num_resamples 50 --pretrain.epochs 2 --pretrain.global_batch 16
 --pretrain.view.size_px 64 --pretrain.model.projector 32 32 --finetune.epochs 1 --finetune.view.size_px 96
---finetune.global_batch 8""".split()
+--finetune.global_batch 8"""
+TINY = WORDS.split()
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,13 @@ def test_another_config_in_the_same_folder_is_refused(cxr: Cxr, study: Path) -> 
 
 def test_a_foreign_checkpoint_is_refused(cxr: Cxr, study: Path, tmp_path: Path) -> None:
     ended = cxr(
-        "predict", "--checkpoint", study / "pretrain", "--shards", study / "shards/vindr", "--out", tmp_path / "p.parquet"
+        "predict",
+        "--checkpoint",
+        study / "pretrain",
+        "--shards",
+        study / "shards/vindr",
+        "--out",
+        tmp_path / "p.parquet",
     )
     assert ended.returncode == 2
     assert "pretrain, not of finetune" in ended.stderr

@@ -83,9 +83,7 @@ def write_checkpoint(
     folder = run / "checkpoints" / f"step-{step:08d}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").unlink(missing_ok=True)
-    write_atomic(
-        folder / "model.safetensors", save({k: v.detach().cpu().contiguous() for k, v in weights.items()})
-    )
+    write_atomic(folder / "model.safetensors", save({k: v.detach().cpu().contiguous() for k, v in weights.items()}))
     temporary = folder / "state.pt.tmp"
     torch.save(state, temporary)
     write_atomic(folder / "state.pt", temporary.read_bytes())
@@ -111,7 +109,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise ValueError(f"{folder}/manifest.json is damaged ({error}); use another checkpoint") from None
     version = manifest.get("schema_version")
     if version != SCHEMA_VERSION:
-        raise ValueError(f"{folder} has checkpoint schema {version}, this version reads {SCHEMA_VERSION}: update barlow-cxr")
+        raise ValueError(
+            f"{folder} has checkpoint schema {version}, this version reads {SCHEMA_VERSION}: update barlow-cxr"
+        )
     for name, entry in manifest["files"].items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
@@ -142,7 +142,9 @@ def find_checkpoint(path: Path, kind: str | None = None) -> Checkpoint:
         candidate = path / "checkpoints" / f"step-{best:08d}" if best is not None else None
         newest = open_checkpoint(candidate) if candidate and candidate.is_dir() else newest_checkpoint(path)
         if newest is None:
-            raise ValueError(f"{path} is neither a checkpoint nor a run with one; give a run folder of pretrain or finetune")
+            raise ValueError(
+                f"{path} is neither a checkpoint nor a run with one; give a run folder of pretrain or finetune"
+            )
         found = newest
     if kind is not None and found.kind != kind:
         raise ValueError(f"{found.path} is a checkpoint of {found.kind}, not of {kind}; give a run of cxr {kind}")

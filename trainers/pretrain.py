@@ -62,7 +62,7 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         """Refuse what Barlow Twins cannot use."""
         if self.global_batch < 2:
-            raise ValueError(f"global_batch is {self.global_batch}; Barlow Twins correlates over the batch, give 2 or more")
+            raise ValueError(f"global_batch is {self.global_batch}; a correlation over the batch needs 2 or more")
         if self.epochs < 1:
             raise ValueError(f"epochs is {self.epochs}; give 1 or more")
 
@@ -92,7 +92,13 @@ def train(config: PretrainConfig) -> None:
             if step == start or done % config.log.every_steps == 0 or done == num_steps:
                 rate = config.global_batch / (time.perf_counter() - began)
                 log.write(
-                    "train", done, epoch=batch.epoch, **losses, **rates, images_per_second=rate, data_wait_seconds=waited
+                    "train",
+                    done,
+                    epoch=batch.epoch,
+                    **losses,
+                    **rates,
+                    images_per_second=rate,
+                    data_wait_seconds=waited,
                 )
             log.advance()
             if done % config.checkpoint.every_steps == 0 or done == num_steps:

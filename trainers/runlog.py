@@ -83,7 +83,7 @@ def _tensorboard(run: Path) -> Any:
 
 
 def read_metrics(run: Path, kind: str) -> list[dict[str, Any]]:
-    """The lines of one kind in order of steps, the last line of each step; a line cut short by a kill is passed over."""
+    """The lines of one kind in order of steps, the last line of each; a line cut short by a kill is passed over."""
     path = run / "metrics.jsonl"
     last: dict[int, dict[str, Any]] = {}
     for line in path.read_text().splitlines() if path.is_file() else []:

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from cluster import workers, world
+from cluster import door, workers, world
 from cluster.scale import ScaleConfig
 from cluster.tasks import map_tasks
-from tests.cluster.work_for_tasks import square
+from tests.cluster.work_for_tasks import square, wait_for_ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,24 @@ def sum_ranks(config: JobConfig) -> None:
     world.close_process_group()
 
 
+@dataclass(frozen=True, slots=True)
+class EndlessConfig:
+    """Nothing to choose."""
+
+    workers: int = 2
+    """Ray workers"""
+
+
+def train_for_ever(config: EndlessConfig) -> None:
+    """Two workers that never end."""
+    run_dir = Path(os.environ["CXR_TEST_FOLDER"]) / "run"
+    workers.run_on_workers(wait_for_ever, 0, ScaleConfig(workers=config.workers), run_dir)
+
+
 def main() -> None:
-    """As a command: so many workers, then tasks where there is a cluster."""
+    """As a command: so many workers, then tasks where there is a cluster; or, without words, for ever."""
+    if len(sys.argv) == 1:
+        sys.exit(door.enter("cxr endless", EndlessConfig, train_for_ever, []))
     out, num_workers = Path(sys.argv[1]), int(sys.argv[2])
     workers.run_on_workers(sum_ranks, JobConfig(out), ScaleConfig(workers=num_workers), out)
     if not num_workers:

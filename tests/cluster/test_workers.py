@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,28 @@ def test_a_failure_ends_after_its_retries(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"^the loss is not finite at step 3$"):
         workers.run_on_workers(sum_ranks, JobConfig(tmp_path, "runtime"), ScaleConfig(workers=2, retries=1), tmp_path)
     assert len(list(tmp_path.glob("started-*"))) == 4
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("clean_environment")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_workers_too(tmp_path: Path, number: int, status: int) -> None:
+    command = [sys.executable, "-m", "tests.cluster.jobs_for_workers"]
+    environment = {**os.environ, "CXR_TEST_FOLDER": str(tmp_path)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as running:
+        end = time.monotonic() + 120
+        while len(processes := [int(path.name) for path in tmp_path.iterdir() if path.name.isdecimal()]) < 2:
+            assert running.poll() is None
+            assert time.monotonic() < end, "the workers did not start"
+            time.sleep(0.1)
+        running.send_signal(number)
+        assert running.wait(60) == status
+        assert running.stderr is not None
+        assert "the same command goes on where it stopped" in running.stderr.read()
+    end = time.monotonic() + 30
+    while any(Path(f"/proc/{process}").exists() for process in processes):
+        assert time.monotonic() < end, "a worker stayed behind"
+        time.sleep(0.1)
 
 
 class Wrapped(Exception):

@@ -24,9 +24,8 @@ def die_at_three(value: int) -> int:
     return value
 
 
-def wait_for_ever(value: int) -> int:
+def wait_for_ever(value: int) -> None:
     """Leaves a file named by its process in the folder of CXR_TEST_FOLDER, then sleeps."""
     with open(os.path.join(os.environ["CXR_TEST_FOLDER"], str(os.getpid())), "w") as file:
         file.write(str(value))
     time.sleep(600)
-    return value

@@ -56,7 +56,16 @@ def test_phantoms_killed_and_finished_are_the_same(cxr: Cxr, tmp_path: Path) -> 
 def test_a_shard_set_killed_and_finished_is_the_same(cxr: Cxr, phantoms: Path, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("ab" * 32)
-    flags = ["--root", str(phantoms / "vindr"), "--samples_per_shard", "4", "--key_file", str(key), "--max_side_px", "0"]
+    flags = [
+        "--root",
+        str(phantoms / "vindr"),
+        "--samples_per_shard",
+        "4",
+        "--key_file",
+        str(key),
+        "--max_side_px",
+        "0",
+    ]
     line = [sys.executable, "-m", "cluster.console", "shard", "vindr", *flags, "--out", str(tmp_path / "a")]
     assert kill_some_times(line, 2, 6.0) > 0
     for name in ("a", "b"):

@@ -42,6 +42,21 @@ def test_the_loss_stays_float32_under_autocast() -> None:
     assert result.loss.dtype == torch.float32
 
 
+def test_thirty_steps_on_one_batch_bring_the_loss_down() -> None:
+    torch.manual_seed(0)
+    model = BarlowTwins(EncoderConfig("resnet10", 1), BarlowTwinsConfig((64, 64)))
+    optimizer = build_optimizer(model, OptimConfig("adamw", lr=1e-3, lr_1d=0, lr_batch=0, warmup_epochs=0), 16)
+    images = torch.randint(0, 256, (16, 8, 8, 1)).repeat_interleave(4, 1).repeat_interleave(4, 2).to(torch.uint8)
+    losses = []
+    for _ in range(30):
+        result = model(images, images.flip(2), 16)
+        optimizer.zero_grad()
+        result.loss.backward()
+        optimizer.step()
+        losses.append(float(result.loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+
+
 def _three_steps(rank: int, shares: list[int], folder: str) -> None:
     torch.set_num_threads(1)
     world = len(shares)

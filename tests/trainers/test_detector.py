@@ -225,15 +225,15 @@ def test_it_learns_to_find_a_bright_square() -> None:
     draw = torch.Generator().manual_seed(0)
 
     def scene(count: int) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
-        images = torch.randint(0, 60, (count, 96, 96, 1), generator=draw).to(torch.uint8)
+        images = torch.randint(0, 60, (count, 64, 64, 1), generator=draw).to(torch.uint8)
         boxes, findings = [], []
         for i in range(count):
-            x, y, side = (int(v) for v in torch.randint(8, 48, (3,), generator=draw))
+            x, y, side = (int(v) for v in torch.randint(2, 32, (3,), generator=draw))
             side, kind = 16 + side // 2, i % 2
             images[i, y : y + side, x : x + side] = 250 if kind else 130
-            boxes.append(torch.tensor([[x, y, x + side, y + side]], dtype=torch.float32).clamp(max=96))
+            boxes.append(torch.tensor([[x, y, x + side, y + side]], dtype=torch.float32).clamp(max=64))
             findings.append(torch.tensor([kind]))
-        return images, torch.full((count, 2), 96), boxes, findings
+        return images, torch.full((count, 2), 64), boxes, findings
 
     for _ in range(60):
         loss = sum(model(*scene(8)).values())

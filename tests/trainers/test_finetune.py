@@ -104,9 +104,8 @@ def test_a_killed_run_goes_on_to_the_bit(tmp_path: Path, shards: Path, monkeypat
 
 
 def test_two_ranks_with_uneven_shares_equal_one(tmp_path: Path, shards: Path) -> None:
-    alone = replace(
-        config_for(tmp_path / "alone", shards), global_batch=7, epochs=1, valid_split="", checkpoint=CheckpointConfig(1)
-    )
+    often = CheckpointConfig(every_steps=1, keep_last=9)
+    alone = replace(config_for(tmp_path / "alone", shards), global_batch=7, epochs=1, checkpoint=often)
     finetune.run(alone)
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(configs.describe(replace(alone, run=tmp_path / "two")))
@@ -124,8 +123,10 @@ def test_two_ranks_with_uneven_shares_equal_one(tmp_path: Path, shards: Path) ->
     assert len(one) == len(two) == 3
     for a, b in zip(one, two, strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-3)
+    values = [read_metrics(run, "valid")[-1]["map50"] for run in (alone.run, tmp_path / "two")]
+    assert values[1] == pytest.approx(values[0], abs=0.05)
     weights = [
-        open_checkpoint(run / "checkpoints" / "step-00000001").weights() for run in (alone.run, tmp_path / "two")
+        open_checkpoint(run / "checkpoints" / "step-00000002").weights() for run in (alone.run, tmp_path / "two")
     ]
     # AdamW's first update has the size of the rate: where a gradient is all rounding, its sign is too.
     for name, value in weights[0].items():

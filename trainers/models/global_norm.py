@@ -106,7 +106,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def standardise(x_NC: Tensor, eps: float = 1e-5) -> Tensor:
-    """Each column of [N,C] with mean 0 and variance 1 over the global batch (biased variance), in float32 or float64."""
+    """Each column of [N,C] with mean 0 and (biased) variance 1 over the global batch, in float32 or float64."""
     x_NC = x_NC if x_NC.dtype == torch.float64 else x_NC.float()
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return F.batch_norm(x_NC, None, None, training=True, eps=eps)

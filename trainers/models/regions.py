@@ -123,9 +123,8 @@ class RegionHeads(nn.Module):
         boxes_RF4 = torch.minimum(boxes_RF4.clamp(min=0), limits)
         # The order of regions follows the image; so each image's rows lie together.
         found = []
-        for scores, boxes in zip(
-            scores_RF.split(real_BP.sum(1).tolist()), boxes_RF4.split(real_BP.sum(1).tolist()), strict=True
-        ):
+        counts = real_BP.sum(1).tolist()
+        for scores, boxes in zip(torch.split(scores_RF, counts), torch.split(boxes_RF4, counts), strict=True):
             region, finding = torch.where(scores > s.score_threshold)
             score, box = scores[region, finding], boxes[region, finding]
             keep = batched_nms(box, score, finding, s.nms_iou)[: s.max_boxes]
