@@ -52,14 +52,6 @@ def explain(error: BaseException) -> str:
     return f"{text} ({repair})" if repair else text
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, raised where Ctrl-C would be: libraries let that one through, and SystemExit not always."""
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    raise Terminated
-
-
 def enter(prog: str, config_type: type[C], run: Callable[[C], None], argv: Sequence[str] | None) -> int:
     """Parses `argv` (None: the process's own) into a `config_type`, calls `run` with it and gives the exit status.
 
@@ -71,17 +63,22 @@ def enter(prog: str, config_type: type[C], run: Callable[[C], None], argv: Seque
     words = [word for word in words if word != "--debug"]
     if debug:
         os.environ["CXR_DEBUG"] = "1"  # for the workers that this process starts
+    terminations: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        terminations.append(number)
+        raise KeyboardInterrupt  # libraries let this one through, and SystemExit not always
+
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _end)
+        signal.signal(signal.SIGTERM, end)
     try:
         run(configs.parse(config_type, words, prog))
         sys.stdout.flush()
     except ValueError as error:
         return tell(prog, str(error), error, 2, debug)
-    except Terminated as error:
-        return tell(prog, "ended from outside; the same command goes on where it stopped", error, 143, debug)
     except KeyboardInterrupt as error:
-        return tell(prog, "interrupted; the same command goes on where it stopped", error, 130, debug)
+        what, status = ("ended from outside", 143) if terminations else ("interrupted", 130)
+        return tell(prog, f"{what}; the same command goes on where it stopped", error, status, debug)
     except BrokenPipeError:  # `cxr ... | head`: whoever read us has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -1,4 +1,4 @@
-"""`cxr evaluate`: a predictions file or a checkpoint against a shard set -> metrics.json and a table on the terminal."""
+"""`cxr evaluate`: a predictions file or a checkpoint against a shard set -> metrics.json and a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -39,7 +39,8 @@ class StepCost:
                 f"({self.state_bytes / 2**30:,.1f} weights, gradients, optimizer; "
                 f"{self.activation_bytes_per_image / 2**20:,.0f} MiB x {share} images)",
                 f"work               {self.flops_per_image / 1e9:,.1f} GFLOP per image, "
-                f"{total / 1e15:,.2f} PFLOP in all ({total / 2e14 / 3600:,.1f} h for one device that sustains 200 TFLOP/s)",
+                f"{total / 1e15:,.2f} PFLOP in all "
+                f"({total / 2e14 / 3600:,.1f} h for one device that sustains 200 TFLOP/s)",
                 f"time               {_duration(hours)} if every rank is as fast as this {device_here} "
                 f"({1 / self.seconds_per_image:,.1f} images/s, measured on a few images now, data not counted)",
             ]

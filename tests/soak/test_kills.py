@@ -28,7 +28,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def kill_some_times(line: list[str], seed: int, longest_seconds: float) -> int:
-    """Starts `line` up to NUM_KILLS times, each time ended by SIGKILL to its whole session; gives the kills that struck."""
+    """Starts `line` NUM_KILLS times, each ended by SIGKILL to its whole session; gives how many struck."""
     dice = random.Random(seed)
     struck = 0
     for _ in range(NUM_KILLS):
