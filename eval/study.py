@@ -49,7 +49,7 @@ SET_BY_STUDY = Path("set-by-the-study")
 def small_pretraining() -> PretrainConfig:
     """Barlow Twins small enough for two CPU cores and a minute."""
     return PretrainConfig(
-        run=SET_BY_STUDY,
+        run_dir=SET_BY_STUDY,
         data=DataConfig((SET_BY_STUDY,), ("train", "valid"), num_threads=1),
         view=TwoViewConfig(size_px=96, interpolation="linear"),
         encoder=EncoderConfig("resnet10", 1),
@@ -66,7 +66,7 @@ def small_pretraining() -> PretrainConfig:
 def small_finetuning() -> FinetuneConfig:
     """Faster R-CNN small enough for two CPU cores and two minutes: fewer regions, narrower layers, the same code."""
     return FinetuneConfig(
-        run=SET_BY_STUDY,
+        run_dir=SET_BY_STUDY,
         data=DataConfig((SET_BY_STUDY,), num_threads=1),
         view=DetectViewConfig(size_px=192),
         encoder=EncoderConfig("resnet10", 1),
@@ -75,22 +75,29 @@ def small_finetuning() -> FinetuneConfig:
             frozen_stages=0,
             strides_px=(8, 16, 32),
             fpn_channels=64,
-            anchor_scales=(3.0,),
-            num_anchors_sampled=128,
+            anchor_scales=(2.0, 3.0),
+            num_anchors_sampled=64,
             num_before_nms_train=200,
             num_before_nms_test=200,
-            num_proposals_train=100,
+            num_proposals_train=150,
             num_proposals_test=100,
             num_rois=64,
-            roi_sampling_ratio=2,
-            head_width=128,
+            head_width=256,
             score_threshold=0.02,
         ),
-        optim=OptimConfig(name="adamw", lr=1e-3, lr_1d=0.0, lr_batch=0, weight_decay=1e-4, warmup_epochs=1),
+        optim=OptimConfig(
+            name="adamw",
+            lr=1.5e-3,
+            lr_1d=0.0,
+            lr_batch=0,
+            weight_decay=0.05,
+            warmup_steps=30,
+            warmup_start_ratio=0.05,
+            final_ratio=0.01,
+        ),
         checkpoint=CheckpointConfig(every_steps=100),
         log=LogConfig(every_steps=5),
-        scale=ScaleConfig(workers=2),
-        global_batch=16,
+        global_batch=8,
         epochs=10,
         valid_every_epochs=5,
         keep_empty=True,
@@ -112,9 +119,9 @@ class StudyConfig:
     num_resamples: int = 1000
     """Bootstrap resamples for the 95 % intervals."""
     pretrain: PretrainConfig = field(default_factory=small_pretraining)
-    """Pretraining; `run`, `data.shards` and `seed` are set by the study."""
+    """Pretraining; `run_dir`, `data.shards` and `seed` are set by the study."""
     finetune: FinetuneConfig = field(default_factory=small_finetuning)
-    """Fine-tuning of both arms; `run`, `data.shards`, `encoder` and `seed` are set by the study."""
+    """Fine-tuning of both arms; `run_dir`, `data.shards`, `encoder` and `seed` are set by the study."""
 
     def __post_init__(self) -> None:
         """Refuse cohorts too small to split, and a detector on another encoder."""
@@ -175,7 +182,7 @@ def pretraining(config: StudyConfig) -> PretrainConfig:
     """The pretraining's config, on the training images of both cohorts."""
     shards = tuple(config.out / "shards" / source for source in ("nih", "vindr"))
     data = replace(config.pretrain.data, shards=shards)
-    return replace(config.pretrain, run=config.out / "pretrain", data=data, seed=config.seed)
+    return replace(config.pretrain, run_dir=config.out / "pretrain", data=data, seed=config.seed)
 
 
 def finetuning(config: StudyConfig, arm: str) -> FinetuneConfig:
@@ -183,7 +190,7 @@ def finetuning(config: StudyConfig, arm: str) -> FinetuneConfig:
     weights = str(config.out / "pretrain") if arm == ARM_A else "none"
     return replace(
         config.finetune,
-        run=config.out / arm / "run",
+        run_dir=config.out / arm / "run",
         data=replace(config.finetune.data, shards=(config.out / "shards/vindr",)),
         encoder=replace(config.finetune.encoder, weights=weights),
         seed=config.seed,

@@ -43,7 +43,7 @@ def test_both_arms_begin_with_the_same_weights_but_for_the_pretrained_encoder(st
     assert configs[1]["encoder"]["weights"] == "none"
     assert configs[0]["encoder"]["weights"].endswith("pretrain")
     for config in configs:
-        del config["encoder"]["weights"], config["run"]
+        del config["encoder"]["weights"], config["run_dir"]
     assert configs[0] == configs[1]
 
 

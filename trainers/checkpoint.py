@@ -183,7 +183,9 @@ def same_run(run: Path, config: dict[str, Any], may_differ: tuple[str, ...]) -> 
         wrong = [k for k in sorted({*there, *config} - set(may_differ)) if there.get(k) != config.get(k)]
         if wrong:
             shown = "; ".join(f"{k}: {there.get(k)!r} there, {config.get(k)!r} now" for k in wrong[:4])
-            raise ValueError(f"{run} holds a run of another config ({shown}); give another --run, or the same config")
+            raise ValueError(
+                f"{run} holds a run of another config ({shown}); give another --run_dir, or the same config"
+            )
     run.mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps(config, indent=2))
 

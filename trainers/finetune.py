@@ -62,7 +62,7 @@ REFERENCE_OPTIM = OptimConfig(
 class FinetuneConfig:
     """Train a detector on radiographs with boxes."""
 
-    run: Path
+    run_dir: Path
     """Folder of the run: config, log, checkpoints. The same command goes on where it stopped."""
     data: DataConfig
     view: DetectViewConfig = field(default_factory=DetectViewConfig)
@@ -121,13 +121,13 @@ def train(config: FinetuneConfig) -> None:
         use_global_norm(model)
     optimizer = build_optimizer(model, config.optim, config.global_batch)
     engine = open_engine(model, optimizer, config.engine, world, config.global_batch)
-    newest = newest_checkpoint(config.run)
+    newest = newest_checkpoint(config.run_dir)
     start = restore(newest, engine, loader) if newest else 0
     num_steps = config.epochs * loader.num_steps
     valid_every = config.valid_every_epochs * loader.num_steps
-    best = best_value(config.run)
+    best = best_value(config.run_dir)
     engine.train()
-    with loader, RunLog(config.run, config.log, world, start, num_steps, "finetune") as log:
+    with loader, RunLog(config.run_dir, config.log, world, start, num_steps, "finetune") as log:
         for step in range(start, num_steps):
             rates = set_rates(optimizer, rate_factor(config.optim, step, num_steps, loader.num_steps))
             began = time.perf_counter()
@@ -214,10 +214,10 @@ def save(
         return None
     state = {"optimizer": engine.optimizer.state_dict(), "loader": loader.state_dict(), "step": step}
     kept = {**configs.to_dict(config), "findings": list(loader.findings)}
-    path = write_checkpoint(config.run, step, "finetune", dict(engine.module.state_dict()), state, kept, metrics)
+    path = write_checkpoint(config.run_dir, step, "finetune", dict(engine.module.state_dict()), state, kept, metrics)
     if best is not None:
-        mark_best(config.run, step, best)
-    retain(config.run, config.checkpoint.keep_last)
+        mark_best(config.run_dir, step, best)
+    retain(config.run_dir, config.checkpoint.keep_last)
     return path
 
 
@@ -249,15 +249,15 @@ def run(config: FinetuneConfig) -> None:
     if config.valid_split:
         for path in config.data.shards:
             truth_from_shards(ShardSet.open(path), config.valid_split)
-    newest = newest_checkpoint(config.run)
+    newest = newest_checkpoint(config.run_dir)
     if newest is None:
         build_encoder(config.encoder)  # refuse weights that do not fit before anything is started
-    same_run(config.run, configs.to_dict(config), MAY_DIFFER)
+    same_run(config.run_dir, configs.to_dict(config), MAY_DIFFER)
     if newest is not None and newest.step >= num_steps:
-        print(f"{config.run} is finished: {newest.path}")
+        print(f"{config.run_dir} is finished: {newest.path}")
         return
-    run_on_workers(train, config, config.scale, config.run)
-    print(f"fine-tuned: {config.run}")
+    run_on_workers(train, config, config.scale, config.run_dir)
+    print(f"fine-tuned: {config.run_dir}")
 
 
 def describe(config: FinetuneConfig, loader: DetectLoader, num_steps: int, world: World) -> str:

@@ -39,7 +39,7 @@ MAY_DIFFER = ("scale", "log", "checkpoint", "dry_run")
 class PretrainConfig:
     """Pretrain an encoder on radiographs without labels."""
 
-    run: Path
+    run_dir: Path
     """Folder of the run: config, log, checkpoints. The same command goes on where it stopped."""
     data: DataConfig
     view: TwoViewConfig = field(default_factory=TwoViewConfig)
@@ -76,11 +76,11 @@ def train(config: PretrainConfig) -> None:
     model = use_global_norm(BarlowTwins(config.encoder, config.model).to(world.device))
     optimizer = build_optimizer(model, config.optim, config.global_batch)
     engine = open_engine(model, optimizer, config.engine, world, config.global_batch)
-    newest = newest_checkpoint(config.run)
+    newest = newest_checkpoint(config.run_dir)
     start = restore(newest, engine, loader) if newest else 0
     num_steps = config.epochs * loader.num_steps
     engine.train()
-    with loader, RunLog(config.run, config.log, world, start, num_steps, "pretrain") as log:
+    with loader, RunLog(config.run_dir, config.log, world, start, num_steps, "pretrain") as log:
         for step in range(start, num_steps):
             rates = set_rates(optimizer, rate_factor(config.optim, step, num_steps, loader.num_steps))
             began = time.perf_counter()
@@ -132,8 +132,8 @@ def save(
         return None
     state = {"optimizer": engine.optimizer.state_dict(), "loader": loader.state_dict(), "step": step}
     weights = dict(engine.module.state_dict())
-    path = write_checkpoint(config.run, step, "pretrain", weights, state, configs.to_dict(config), metrics)
-    retain(config.run, config.checkpoint.keep_last)
+    path = write_checkpoint(config.run_dir, step, "pretrain", weights, state, configs.to_dict(config), metrics)
+    retain(config.run_dir, config.checkpoint.keep_last)
     return path
 
 
@@ -155,13 +155,13 @@ def run(config: PretrainConfig) -> None:
         print(describe(config, loader, num_steps, world))
         return
     loader.close()
-    same_run(config.run, configs.to_dict(config), MAY_DIFFER)
-    newest = newest_checkpoint(config.run)
+    same_run(config.run_dir, configs.to_dict(config), MAY_DIFFER)
+    newest = newest_checkpoint(config.run_dir)
     if newest is not None and newest.step >= num_steps:
-        print(f"{config.run} is finished: {newest.path}")
+        print(f"{config.run_dir} is finished: {newest.path}")
         return
-    run_on_workers(train, config, config.scale, config.run)
-    print(f"pretrained: {config.run}")
+    run_on_workers(train, config, config.scale, config.run_dir)
+    print(f"pretrained: {config.run_dir}")
 
 
 def describe(config: PretrainConfig, loader: PretrainLoader, num_steps: int, world: World) -> str:

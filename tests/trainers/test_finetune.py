@@ -46,7 +46,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config_for(run: Path, shards: Path) -> FinetuneConfig:
     return FinetuneConfig(
-        run=run,
+        run_dir=run,
         data=DataConfig((shards,), num_threads=1),
         view=DetectViewConfig(64),
         encoder=EncoderConfig("resnet10", 1),
@@ -80,18 +80,18 @@ def test_a_killed_run_goes_on_to_the_bit(tmp_path: Path, shards: Path, monkeypat
             finetune.run(broken)
     finetune.close_process_group()
     finetune.run(broken)
-    ends = [newest_checkpoint(c.run) for c in (whole, broken)]
+    ends = [newest_checkpoint(c.run_dir) for c in (whole, broken)]
     assert ends[0] is not None
     assert ends[1] is not None
     assert ends[0].step == 9
     assert ends[0].digest == ends[1].digest
 
-    losses = [line["loss"] for line in read_metrics(whole.run, "train")]
+    losses = [line["loss"] for line in read_metrics(whole.run_dir, "train")]
     assert len(losses) == 9
     assert losses[-1] < losses[0]
-    values = {line["step"]: line["map50"] for line in read_metrics(whole.run, "valid")}
+    values = {line["step"]: line["map50"] for line in read_metrics(whole.run_dir, "valid")}
     assert list(values) == [3, 6, 9]
-    best = best_step(whole.run)
+    best = best_step(whole.run_dir)
     assert best is not None
     assert values[best] == max(values.values())
     assert json.loads((ends[0].path / "config.json").read_text())["findings"] == ["bright", "dim"]
@@ -108,7 +108,7 @@ def test_two_ranks_with_uneven_shares_equal_one(tmp_path: Path, shards: Path) ->
     alone = replace(config_for(tmp_path / "alone", shards), global_batch=7, epochs=1, checkpoint=often)
     finetune.run(alone)
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text(configs.describe(replace(alone, run=tmp_path / "two")))
+    recipe.write_text(configs.describe(replace(alone, run_dir=tmp_path / "two")))
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
         [*words, "-m", "trainers.finetune", str(recipe)],
@@ -119,14 +119,14 @@ def test_two_ranks_with_uneven_shares_equal_one(tmp_path: Path, shards: Path) ->
         timeout=120,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (read_metrics(run, "train") for run in (alone.run, tmp_path / "two"))
+    one, two = (read_metrics(run, "train") for run in (alone.run_dir, tmp_path / "two"))
     assert len(one) == len(two) == 3
     for a, b in zip(one, two, strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-3)
-    values = [read_metrics(run, "valid")[-1]["map50"] for run in (alone.run, tmp_path / "two")]
+    values = [read_metrics(run, "valid")[-1]["map50"] for run in (alone.run_dir, tmp_path / "two")]
     assert values[1] == pytest.approx(values[0], abs=0.05)
     weights = [
-        open_checkpoint(run / "checkpoints" / "step-00000002").weights() for run in (alone.run, tmp_path / "two")
+        open_checkpoint(run / "checkpoints" / "step-00000002").weights() for run in (alone.run_dir, tmp_path / "two")
     ]
     # AdamW's first update has the size of the rate: where a gradient is all rounding, its sign is too.
     for name, value in weights[0].items():
@@ -165,7 +165,7 @@ def test_the_defaults_are_the_references(tmp_path: Path, shards: Path) -> None:
     config = configs.parse(
         FinetuneConfig,
         [
-            "--run",
+            "--run_dir",
             str(tmp_path),
             "--data.shards",
             str(shards),

@@ -20,7 +20,7 @@ WORDS = """--model.projector 64 64 --view.size_px 64 --encoder.name resnet10 --e
 
 
 def words(run: Path, shards: Path) -> list[str]:
-    return ["--run", str(run), "--data.shards", str(shards), *WORDS.split()]
+    return ["--run_dir", str(run), "--data.shards", str(shards), *WORDS.split()]
 
 
 def weights_digest(run: Path) -> str:
