@@ -1,51 +1,56 @@
 # `make demo` and `make test` set everything up on a fresh machine: Python 3.11 or newer, make and a package index.
-# LOCK=locks/cuda12.lock takes the libraries for drivers that stop at CUDA 12.
+# LOCK=locks/cuda12.lock takes the libraries for drivers that stop at CUDA 12; the choice is remembered in .venv.
 # WHEELHOUSE=dir installs from wheels alone (made by `make wheelhouse` on a machine with a network).
 
 PYTHON ?= python3
-LOCK ?= locks/cuda13.lock
+LOCK ?= $(shell cat .venv/lock 2>/dev/null || echo locks/cuda13.lock)
 WHEELHOUSE ?=
 VENV := .venv
 BIN := $(VENV)/bin
 UV := .uv/bin/uv
-INDEX := $(if $(WHEELHOUSE),--no-index --find-links $(WHEELHOUSE),)
+UV_VERSION := 0.13.9
+READY := $(VENV)/ready-$(notdir $(basename $(LOCK)))
+# A wheelhouse holds wheels built on the spot (deepspeed has none of its own), which no hash of the index can match.
+SOURCE := $(if $(WHEELHOUSE),--no-index --find-links $(WHEELHOUSE),)
+HASHES := $(if $(WHEELHOUSE),--no-verify-hashes,--require-hashes)
 
 .PHONY: demo test lint soak setup wheelhouse lock clean
 
-demo: $(VENV)/ready
+demo: $(READY)
 	$(BIN)/cxr demo
 
-test: $(VENV)/ready
+test: $(READY)
 	$(BIN)/python -m pytest -m "not soak"
 
-lint: $(VENV)/ready
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-soak: $(VENV)/ready
+soak: $(READY)
 	$(BIN)/python -m pytest -m soak
 
-setup: $(VENV)/ready
+setup: $(READY)
 
 $(UV):
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: install python3-venv"; exit 1; }
 	$(PYTHON) -m venv .uv
-	.uv/bin/python -m pip install --quiet $(INDEX) uv
+	.uv/bin/python -m pip install --quiet $(SOURCE) uv==$(UV_VERSION)
 
 # Bytecode is compiled once here: where PYTHONDONTWRITEBYTECODE is set, every Ray worker would compile torch anew.
-$(VENV)/ready: $(LOCK) setup.cfg pyproject.toml $(UV)
+$(READY): $(LOCK) setup.cfg pyproject.toml $(UV)
 	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
-	$(UV) pip install --quiet --python $(BIN)/python $(INDEX) --compile-bytecode --require-hashes -r $(LOCK)
-	$(UV) pip install --quiet --python $(BIN)/python $(INDEX) --no-deps --no-build-isolation -e .
+	rm -f $(VENV)/ready-*
+	$(UV) pip sync --quiet --python $(BIN)/python $(SOURCE) --compile-bytecode $(HASHES) $(LOCK)
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	echo $(LOCK) > $(VENV)/lock
 	touch $@
 
-wheelhouse: $(VENV)/ready
-	$(UV) pip install --quiet --python $(BIN)/python pip
-	$(BIN)/python -m pip download --quiet --require-hashes --no-deps -d $(or $(OUT),wheelhouse) -r $(LOCK)
-	$(BIN)/python -m pip download --quiet -d $(or $(OUT),wheelhouse) uv
+wheelhouse: $(UV)
+	.uv/bin/python -m pip wheel --quiet --no-deps --require-hashes -w $(or $(OUT),wheelhouse) -r $(LOCK)
+	.uv/bin/python -m pip wheel --quiet --no-deps -w $(or $(OUT),wheelhouse) uv==$(UV_VERSION)
 
 COMPILE := pip compile --quiet --all-extras --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 

@@ -36,7 +36,7 @@ class Ledger:
                 shown = "; ".join(_short(f"{k}: {there.get(k)} there, {config.get(k)} now") for k in wrong[:3])
                 raise ValueError(f"{folder} holds a study of another config ({shown}); give another --out or remove it")
             return Ledger(folder, content)
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise ValueError(f"{folder} is not empty and holds no study; give another --out")
         folder.mkdir(parents=True, exist_ok=True)
         ledger = Ledger(folder, {"config": config, "stages": [], "comparison": None})
@@ -58,8 +58,10 @@ class Ledger:
         self._content["comparison"] = {"a": a, "b": b, "metrics": metrics}
         self._write()
 
-    def close(self, title: str, about: str, arms: Mapping[str, str], pretrain_run: str, notes: list[str]) -> None:
-        """Writes study.json: `arms` are names, which are also their folders, with their titles."""
+    def close(
+        self, title: str, about: str, arms: Mapping[str, str], pretrain_run: str, config: dict[str, Any]
+    ) -> None:
+        """Writes study.json: `arms` are names, which are also their folders, with their titles; `config` as resolved."""
         study = {
             "schema_version": SCHEMA_VERSION,
             "title": title,
@@ -81,8 +83,8 @@ class Ledger:
             "comparison": self._content["comparison"],
             "versions": _versions(),
             "machine": {"system": platform.platform(), "cores": str(os.cpu_count())},
-            "config": self._content["config"],
-            "notes": notes,
+            "config": config,
+            "notes": [],
         }
         write_atomic(self._folder / "study.json", json.dumps(study, indent=1) + "\n")
 

@@ -36,6 +36,8 @@ def pictures_of(
             number = number_of.get(loader.selection.key_of(int(batch.rows[0])))
             if number is not None:
                 items[number] = picture(trained, truth, found, number, batch.images, batch.sizes)
+            if len(items) == len(chosen):
+                break
     return [items[number] for number in chosen]
 
 

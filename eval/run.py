@@ -9,7 +9,7 @@ from cluster.scale import ScaleConfig
 from cluster.version import code_version
 from eval import measure, prior
 from eval import predictions as predictions_file
-from eval.truth import truth_from_shards
+from eval.truth import Truth, truth_from_shards
 from sharding.index import ShardSet
 from trainers import predict
 
@@ -46,6 +46,10 @@ def run(config: EvaluateConfig) -> None:
     """Writes `out/metrics.json` and prints its table."""
     shard_set = ShardSet.open(config.shards)
     truth = truth_from_shards(shard_set, config.split)
+    opponent = None
+    if config.prior_split:
+        opponent = prior.predict(prior.fit(prior_truth(shard_set, config.prior_split)), truth)
+    config.out.mkdir(parents=True, exist_ok=True)
     path = config.predictions
     if config.checkpoint is not None:
         path = config.out / "predictions.parquet"
@@ -56,14 +60,18 @@ def run(config: EvaluateConfig) -> None:
         )
     assert path is not None
     found = predictions_file.read(path)
-    opponent = None
-    if config.prior_split:
-        opponent = prior.predict(prior.fit(truth_from_shards(shard_set, config.prior_split)), truth)
     metrics = measure.evaluate(truth, found, opponent, config.num_resamples, config.seed, code_version())
-    config.out.mkdir(parents=True, exist_ok=True)
     measure.write(config.out / "metrics.json", metrics)
     print(measure.table(metrics))
     print(f"metrics: {config.out / 'metrics.json'}")
+
+
+def prior_truth(shard_set: ShardSet, split: str) -> Truth:
+    """What the location prior learns from. Raises ValueError, with the repair, where that split has no boxes."""
+    try:
+        return truth_from_shards(shard_set, split)
+    except ValueError as error:
+        raise ValueError(f'prior_split: {error}; give another --prior_split, or --prior_split "" for no prior') from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

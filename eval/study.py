@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cluster import config as configs
 from cluster import door
@@ -127,6 +128,15 @@ class StudyConfig:
         """Refuse cohorts too small to split, and a detector on another encoder."""
         if self.num_images < 20:
             raise ValueError(f"num_images is {self.num_images}; give 20 or more, so that every split has some")
+        for name, given, default in (
+            ("pretrain", self.pretrain, small_pretraining()),
+            ("finetune", self.finetune, small_finetuning()),
+        ):
+            for field_name in ("run_dir", "seed", "dry_run"):
+                if getattr(given, field_name) != getattr(default, field_name):
+                    raise ValueError(f"{name}.{field_name} is set by the study (--out, --seed); leave it out")
+            if given.data.shards != default.data.shards or given.encoder.weights != default.encoder.weights:
+                raise ValueError(f"{name}.data.shards and {name}.encoder.weights are set by the study; leave them out")
         ours, theirs = self.pretrain.encoder, self.finetune.encoder
         if (ours.name, ours.channels) != (theirs.name, theirs.channels):
             raise ValueError(f"pretrain.encoder is {ours} and finetune.encoder is {theirs}: give both the same")
@@ -159,11 +169,18 @@ def run(config: StudyConfig) -> None:
         began = time.perf_counter()
         work()
         ledger.add(name, time.perf_counter() - began)
-    ledger.close(TITLE, ABOUT.format(num=config.num_images), ARMS, "pretrain", [])
+    ledger.close(TITLE, ABOUT.format(num=config.num_images), ARMS, "pretrain", resolved(config))
     report.run(report.ReportConfig(study=config.out.resolve()))
 
 
 ARM_A, ARM_B = ARMS
+
+
+def resolved(config: StudyConfig) -> dict[str, Any]:
+    """The config of the study and of every run in it, as they ran."""
+    own = {k: v for k, v in configs.to_dict(config).items() if k not in ("pretrain", "finetune")}
+    arms = {f"finetune {arm}": configs.to_dict(finetuning(config, arm)) for arm in ARMS}
+    return {"study": own, "pretrain": configs.to_dict(pretraining(config)), **arms}
 
 
 def draw(config: StudyConfig) -> None:
