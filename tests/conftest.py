@@ -27,10 +27,12 @@ Cxr = Callable[..., "subprocess.CompletedProcess[str]"]
 def cxr() -> Cxr:
     """Runs `cxr <words>` as a person would, in the root of the project; gives status, stdout and stderr."""
 
-    def call(*words: object, env: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    def call(
+        *words: object, env: Mapping[str, str] | None = None, timeout: float = 420
+    ) -> "subprocess.CompletedProcess[str]":
         line = [sys.executable, "-m", "cluster.console", *map(str, words)]
         return subprocess.run(
-            line, cwd=ROOT, capture_output=True, text=True, timeout=420, env={**os.environ, **(env or {})}
+            line, cwd=ROOT, capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})}
         )
 
     return call

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,27 +28,32 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def kill_some_times(line: list[str], seed: int, longest_seconds: float) -> int:
-    """Starts `line` NUM_KILLS times, each ended by SIGKILL to its whole session; gives how many struck."""
+def kill_some_times(line: list[str], progress: Callable[[], int], seed: int) -> int:
+    """Starts `line` NUM_KILLS times, each ended by SIGKILL to its whole session, a random while after it moved on.
+
+    `progress` counts what is on disk. Gives how many kills struck a process that was still at work.
+    """
     dice = random.Random(seed)
     struck = 0
     for _ in range(NUM_KILLS):
+        before = progress()
         process = subprocess.Popen(
             line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        try:
-            process.wait(dice.uniform(2.0, longest_seconds))
-        except subprocess.TimeoutExpired:
+        while process.poll() is None and progress() <= before:
+            time.sleep(0.01)
+        time.sleep(dice.uniform(0, 0.5))
+        if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
             struck += 1
+        process.wait()
     return struck
 
 
 def test_phantoms_killed_and_finished_are_the_same(cxr: Cxr, tmp_path: Path) -> None:
     flags = ["--num_images", "40", "--seed", "3", "--side_px", "256"]
     line = [sys.executable, "-m", "cluster.console", "phantom", "--out", str(tmp_path / "a"), *flags]
-    assert kill_some_times(line, 1, 6.0) > 0
+    assert kill_some_times(line, lambda: len(list((tmp_path / "a").rglob("*.png"))), 1) > 0
     assert cxr("phantom", "--out", tmp_path / "a", *flags).returncode == 0
     assert cxr("phantom", "--out", tmp_path / "b", *flags).returncode == 0
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
@@ -67,7 +73,7 @@ def test_a_shard_set_killed_and_finished_is_the_same(cxr: Cxr, phantoms: Path, t
         "0",
     ]
     line = [sys.executable, "-m", "cluster.console", "shard", "vindr", *flags, "--out", str(tmp_path / "a")]
-    assert kill_some_times(line, 2, 6.0) > 0
+    assert kill_some_times(line, lambda: len(list((tmp_path / "a").parent.rglob("*.tar"))), 2) > 0
     for name in ("a", "b"):
         ended = cxr("shard", "vindr", *flags, "--out", tmp_path / name)
         assert ended.returncode == 0, ended.stderr
@@ -77,7 +83,8 @@ def test_a_shard_set_killed_and_finished_is_the_same(cxr: Cxr, phantoms: Path, t
 
 def test_pretraining_killed_again_and_again_ends_the_same(cxr: Cxr, vindr_set: Path, tmp_path: Path) -> None:
     runs = [tmp_path / "a", tmp_path / "b"]
-    assert kill_some_times([sys.executable, "-m", "trainers.pretrain", *words(runs[0], vindr_set)], 3, 12.0) > 0
+    line = [sys.executable, "-m", "trainers.pretrain", *words(runs[0], vindr_set)]
+    assert kill_some_times(line, lambda: len(list(runs[0].glob("checkpoints/*/manifest.json"))), 3) > 0
     for run in runs:
         ended = cxr("pretrain", *words(run, vindr_set))
         assert ended.returncode == 0, ended.stderr
