@@ -9,6 +9,7 @@ import pytest
 from eval import measure, predictions
 from sharding.index import ShardSet
 from tests.conftest import Cxr
+from trainers.runlog import read_metrics
 
 WORDS = """--num_images 24 --side_px 256 --num_resamples 50 --pretrain.epochs 2 --pretrain.global_batch 16
 --pretrain.view.size_px 64 --pretrain.model.projector 32 32 --finetune.epochs 1 --finetune.view.size_px 96
@@ -104,3 +105,34 @@ def test_evaluate_from_a_checkpoint_gives_the_same_numbers(cxr: Cxr, study: Path
     mine, theirs = measure.read(out / "metrics.json"), measure.read(study / "scratch/metrics.json")
     assert mine["metrics"]["map50"] == pytest.approx(theirs["metrics"]["map50"], abs=1e-6)
     assert mine["prior"] == theirs["prior"]
+
+
+def test_real_radiographs_are_sharded_and_pretrained_on(cxr: Cxr, real_data: Path, tmp_path: Path) -> None:
+    shards, run = tmp_path / "own", tmp_path / "run"
+    ended = cxr("shard", "folder", "--root", real_data / "radiographs", "--out", shards, "--max_side_px", 512)
+    assert ended.returncode == 0, ended.stderr
+    assert len(ShardSet.open(shards)) == 55
+    ended = cxr(
+        *("pretrain", "configs/pretrain/own_radiographs_cpu.toml", "--data.shards", shards),
+        *("--run_dir", run, "--epochs", 4),
+    )
+    assert ended.returncode == 0, ended.stderr
+    losses = [entry["loss"] for entry in read_metrics(run, "train")]
+    assert sum(losses[-3:]) < sum(losses[:3])
+
+
+def test_two_real_dicoms_go_through_the_vindr_reader(cxr: Cxr, real_data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "vindr"
+    (root / "train").mkdir(parents=True)
+    lines = ["image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"]
+    for number, path in enumerate(sorted((real_data / "dicom").glob("*.dcm"))):
+        (root / "train" / f"{number:032x}.dicom").write_bytes(path.read_bytes())
+        lines += [f"{number:032x},Cardiomegaly,3,R{reader},300,400,700,7{reader}0" for reader in (1, 2, 3)]
+    (root / "train.csv").write_text("\n".join(lines) + "\n")
+    ended = cxr("shard", "vindr", "--root", root, "--out", tmp_path / "set", "--split", "none")
+    assert ended.returncode == 0, ended.stderr
+    shard_set = ShardSet.open(tmp_path / "set")
+    boxes, findings = shard_set.boxes_of(0)
+    assert findings.tolist() == [3]
+    assert boxes[0].tolist() == pytest.approx([300, 400, 700, 720], abs=0.1)
+    assert cxr("verify", tmp_path / "set").returncode == 0
