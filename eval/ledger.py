@@ -61,7 +61,7 @@ class Ledger:
     def close(
         self, title: str, about: str, arms: Mapping[str, str], pretrain_run: str, config: dict[str, Any]
     ) -> None:
-        """Writes study.json: `arms` are names, which are also their folders, with their titles; `config` as resolved."""
+        """Writes study.json: `arms` are names, which are also their folders, with titles; `config` as resolved."""
         study = {
             "schema_version": SCHEMA_VERSION,
             "title": title,

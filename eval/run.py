@@ -71,7 +71,7 @@ def prior_truth(shard_set: ShardSet, split: str) -> Truth:
     try:
         return truth_from_shards(shard_set, split)
     except ValueError as error:
-        raise ValueError(f'prior_split: {error}; give another --prior_split, or --prior_split "" for no prior') from error
+        raise ValueError(f'prior_split: {error}; give another one, or --prior_split "" for no prior') from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,25 +2,48 @@
 
 A checkpoint is a folder `checkpoints/step-00000123/` with `model.safetensors`, `state.pt` (loadable with
 `weights_only=True`), `config.json` and `manifest.json`, which holds the others' digests and is written last: a folder
-without it, or whose digests do not hold, is no checkpoint. It is named, passed over and never deleted.
+without it, or whose digests do not hold, is no checkpoint. It is named, passed over and never deleted. The best one is
+told by the manifests themselves: there is no mark beside them that a kill could part from its checkpoint.
 """
 
-import hashlib
+import contextlib
+import io
 import json
 import logging
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+import torch.distributed as dist
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cluster.files import sha256_file, write_atomic
 
 SCHEMA_VERSION = 1
+FILES = ("model.safetensors", "state.pt", "config.json")
+BEST_BY = "valid_map50"
+"""The metric by which one of a run's checkpoints is its best."""
+MAY_DIFFER = frozenset(
+    {
+        "run_dir",
+        "data.shards",  # their digests count, not where they lie
+        "data.num_threads",
+        "data.prefetch",
+        "data.check_digests",
+        "engine.print_deepspeed",
+        "checkpoint",
+        "log",
+        "scale",
+        "valid_batch",
+        "dry_run",
+    }
+)
+"""Fields and groups of fields that do not decide a run's numbers: a later start may have others."""
+
 log = logging.getLogger(__name__)
 
 
@@ -31,7 +54,7 @@ class CheckpointConfig:
     every_steps: int = 1000
     """Steps between checkpoints; the last step always writes one."""
     keep_last: int = 2
-    """How many of the newest to keep; the best one is kept beside them."""
+    """How many of the newest to keep; the one with the best validation is kept beside them."""
 
     def __post_init__(self) -> None:
         """Refuse an interval or a count below one."""
@@ -78,26 +101,27 @@ def write_checkpoint(
 ) -> Path:
     """Writes `run/checkpoints/step-<step>`, manifest last, and returns it. Rank 0 alone calls it.
 
-    A process killed at any moment leaves a folder without a manifest, which the next write of that step replaces.
+    A process killed at any moment leaves a folder without a manifest, which the next write of that step replaces,
+    with whatever temporary files were left there.
     """
     folder = run / "checkpoints" / f"step-{step:08d}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").unlink(missing_ok=True)
+    for leftover in folder.glob("*.tmp"):
+        leftover.unlink()
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
     write_atomic(folder / "model.safetensors", save({k: v.detach().cpu().contiguous() for k, v in weights.items()}))
-    temporary = folder / "state.pt.tmp"
-    torch.save(state, temporary)
-    write_atomic(folder / "state.pt", temporary.read_bytes())
-    temporary.unlink()
+    write_atomic(folder / "state.pt", buffer.getvalue())
     write_atomic(folder / "config.json", json.dumps(config, indent=2))
-    names = ("model.safetensors", "state.pt", "config.json")
-    files = {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256_file(folder / n)} for n in names}
+    files = {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256_file(folder / n)} for n in FILES}
     manifest = {"schema_version": SCHEMA_VERSION, "kind": kind, "step": step, "metrics": metrics, "files": files}
     write_atomic(folder / "manifest.json", json.dumps(manifest, indent=2))
     return folder
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint in `folder`, its digests checked.
+def open_checkpoint(folder: Path, digests: bool = True) -> Checkpoint:
+    """The checkpoint in `folder`, its files compared with its manifest: their sizes and, where asked, their digests.
 
     Raises ValueError that names the file where it is not a whole checkpoint.
     """
@@ -105,19 +129,29 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         manifest = json.loads((folder / "manifest.json").read_text())
     except FileNotFoundError:
         raise ValueError(f"{folder} is not a checkpoint: it has no manifest.json (an unfinished write?)") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"{folder}/manifest.json is damaged ({error}); use another checkpoint") from None
-    version = manifest.get("schema_version")
-    if version != SCHEMA_VERSION:
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if isinstance(version, int) and version != SCHEMA_VERSION:
         raise ValueError(
             f"{folder} has checkpoint schema {version}, this version reads {SCHEMA_VERSION}: update barlow-cxr"
         )
-    for name, entry in manifest["files"].items():
+    try:
+        entries = {name: manifest["files"][name] for name in FILES}
+        files = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in entries.items()}
+        metrics = {str(name): float(value) for name, value in manifest["metrics"].items()}
+        found = Checkpoint(folder, int(manifest["step"]), str(manifest["kind"]), metrics, files[FILES[0]][1])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{folder}/manifest.json is damaged (it is not the manifest of a checkpoint: {error!r}); use another "
+            "checkpoint"
+        ) from None
+    for name, (num_bytes, sha256) in files.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != entry["bytes"] or sha256_file(path) != entry["sha256"]:
+        whole = path.is_file() and path.stat().st_size == num_bytes
+        if not whole or (digests and sha256_file(path) != sha256):
             raise ValueError(f"{path} is damaged: it is not what its manifest says; use another checkpoint")
-    digest = manifest["files"]["model.safetensors"]["sha256"]
-    return Checkpoint(folder, manifest["step"], manifest["kind"], manifest["metrics"], digest)
+    return found
 
 
 def newest_checkpoint(run: Path) -> Checkpoint | None:
@@ -125,75 +159,108 @@ def newest_checkpoint(run: Path) -> Checkpoint | None:
     for folder in sorted((run / "checkpoints").glob("step-*"), reverse=True):
         try:
             return open_checkpoint(folder)
-        except (ValueError, SafetensorError) as error:
+        except ValueError as error:
             log.warning("passed over: %s", error)
     return None
 
 
-def find_checkpoint(path: Path, kind: str | None = None) -> Checkpoint:
-    """The checkpoint a user means: a checkpoint folder, or a run (its best one where marked, else its newest).
+def agreed_checkpoint(run: Path) -> Checkpoint | None:
+    """`newest_checkpoint` as rank 0 sees it, on every rank: a shared disk may show the ranks different things."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return newest_checkpoint(run)
+    told = [newest_checkpoint(run) if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(told, src=0, device=torch.device("cpu"))
+    return told[0]
 
-    Raises ValueError where there is none or it is of another kind.
+
+def has_checkpoint(run: Path) -> bool:
+    """True where a checkpoint of the run was ever finished, whole or damaged since."""
+    return any(run.glob("checkpoints/step-*/manifest.json"))
+
+
+def complete_checkpoints(run: Path) -> list[Checkpoint]:
+    """A run's checkpoints, oldest first, as far as manifests and sizes tell: no file is read through."""
+    found = []
+    for folder in sorted((run / "checkpoints").glob("step-*")):
+        with contextlib.suppress(ValueError):  # named where one is opened to be used
+            found.append(open_checkpoint(folder, digests=False))
+    return found
+
+
+def best_step(run: Path) -> int | None:
+    """The step with the highest validation, of equals the first; None without one. Sizes are checked, not digests."""
+    valued = [c for c in complete_checkpoints(run) if math.isfinite(c.metrics.get(BEST_BY, math.nan))]
+    return max(valued, key=lambda c: c.metrics[BEST_BY]).step if valued else None
+
+
+def find_checkpoint(path: Path, kind: str | None = None) -> Checkpoint:
+    """The checkpoint a user means: a checkpoint folder, or a run (its best one where validated, else its newest).
+
+    Raises ValueError where there is none or it is of another kind. A run's best one that is damaged is named in the
+    log and passed over.
     """
     if (path / "manifest.json").is_file() and (path / "model.safetensors").is_file():
-        found = open_checkpoint(path)
+        found: Checkpoint | None = open_checkpoint(path)
     else:
-        best = best_step(path)
-        candidate = path / "checkpoints" / f"step-{best:08d}" if best is not None else None
-        newest = open_checkpoint(candidate) if candidate and candidate.is_dir() else newest_checkpoint(path)
-        if newest is None:
-            raise ValueError(
-                f"{path} is neither a checkpoint nor a run with one; give a run folder of pretrain or finetune"
-            )
-        found = newest
+        found = _whole_best(path) or newest_checkpoint(path)
+    if found is None:
+        raise ValueError(
+            f"{path} is neither a checkpoint nor a run with one; give a run folder of pretrain or finetune"
+        )
     if kind is not None and found.kind != kind:
         raise ValueError(f"{found.path} is a checkpoint of {found.kind}, not of {kind}; give a run of cxr {kind}")
     return found
 
 
-def mark_best(run: Path, step: int, value: float) -> None:
-    """Notes the best step so far, in `checkpoints/best.json`."""
-    write_atomic(run / "checkpoints" / "best.json", json.dumps({"step": step, "value": value}))
-
-
-def best_step(run: Path) -> int | None:
-    """The step noted as best, if any."""
-    path = run / "checkpoints" / "best.json"
-    return int(json.loads(path.read_text())["step"]) if path.is_file() else None
+def _whole_best(run: Path) -> Checkpoint | None:
+    best = best_step(run)
+    try:
+        return open_checkpoint(run / "checkpoints" / f"step-{best:08d}") if best is not None else None
+    except ValueError as error:
+        log.warning("the best checkpoint is passed over: %s", error)
+        return None
 
 
 def retain(run: Path, keep_last: int) -> None:
-    """Deletes whole checkpoints older than the newest `keep_last`, but never the best; damaged ones are left alone."""
-    whole = [f for f in sorted((run / "checkpoints").glob("step-*")) if (f / "manifest.json").is_file()]
-    best = best_step(run)
-    for folder in whole[: max(0, len(whole) - keep_last)]:
-        if best is None or folder.name != f"step-{best:08d}":
-            (folder / "manifest.json").unlink()
-            shutil.rmtree(folder)
+    """Deletes complete checkpoints older than the newest `keep_last`, but never the best; damaged ones are left alone.
+
+    Complete is what has its manifest and files of the right sizes. Digests are not computed: that would read some
+    checkpoints through at every write, to find what only a failing disk does.
+    """
+    complete, best = complete_checkpoints(run), best_step(run)
+    for old in complete[: max(0, len(complete) - keep_last)]:
+        if old.step != best:
+            (old.path / "manifest.json").unlink()
+            shutil.rmtree(old.path)
 
 
-def same_run(run: Path, config: dict[str, Any], may_differ: tuple[str, ...]) -> None:
-    """Writes `run/config.json`, or checks that the one there is the same but for the top-level fields `may_differ`.
+def same_run(run: Path, config: dict[str, Any], write: bool = True) -> None:
+    """Writes `run/config.json`; raises ValueError where checkpoints of another config are there, naming what differs.
 
-    Raises ValueError that names the fields that differ: a run folder belongs to one config.
+    Only what decides the numbers is compared (see MAY_DIFFER). Until a checkpoint is finished, a corrected command may
+    take the folder over: the log of the failed start is put aside as `metrics-before.jsonl`. `write` False: only looks,
+    for ranks that are not the first.
     """
     path = run / "config.json"
-    if path.is_file():
-        there = json.loads(path.read_text())
-        wrong = [k for k in sorted({*there, *config} - set(may_differ)) if there.get(k) != config.get(k)]
-        if wrong:
-            shown = "; ".join(f"{k}: {there.get(k)!r} there, {config.get(k)!r} now" for k in wrong[:4])
-            raise ValueError(
-                f"{run} holds a run of another config ({shown}); give another --run_dir, or the same config"
-            )
+    old, new = (_deciding(json.loads(path.read_text())), _deciding(config)) if path.is_file() else ({}, {})
+    wrong = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+    shown = "; ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} now" for k in wrong[:4])
+    if wrong and has_checkpoint(run):
+        raise ValueError(f"{run} holds a run of another config ({shown}); give another --run_dir, or the same config")
+    if not write:
+        return
+    if wrong and (run / "metrics.jsonl").is_file():
+        log.warning("%s: begun anew with another config (%s); the earlier log is put aside", run, shown)
+        (run / "metrics.jsonl").replace(run / "metrics-before.jsonl")
     run.mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps(config, indent=2))
 
 
-def weights_digest(weights: dict[str, Tensor]) -> str:
-    """sha256 over names and bytes, in the order of names: equal for equal weights."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(weights[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def _deciding(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The fields by their dotted names, without those of MAY_DIFFER."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        name = prefix + key
+        if name not in MAY_DIFFER:
+            flat.update(_deciding(value, f"{name}.") if isinstance(value, dict) else {name: value})
+    return flat

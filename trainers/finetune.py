@@ -1,12 +1,12 @@
 """Fine-tuning of Faster R-CNN on boxes: `cxr finetune configs/finetune/....toml`, `python -m trainers.finetune ...`."""
 
 import hashlib
-import json
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,16 +17,17 @@ from cluster import config as configs
 from cluster import door
 from cluster.scale import ScaleConfig
 from cluster.workers import report, run_on_workers
-from cluster.world import World, close_process_group, current_world, open_process_group
+from cluster.world import World, close_process_group, current_world, is_launched, open_process_group
 from eval.predictions import Origin
 from eval.truth import truth_from_shards
 from loaders.loader import DataConfig, DetectBatch, DetectLoader, open_detect_loader, open_predict_loader
 from loaders.views import DetectViewConfig, PlainViewConfig
 from sharding.index import ShardSet
 from trainers.checkpoint import (
+    BEST_BY,
     Checkpoint,
     CheckpointConfig,
-    mark_best,
+    agreed_checkpoint,
     newest_checkpoint,
     retain,
     same_run,
@@ -40,9 +41,6 @@ from trainers.models.encoder import EncoderConfig, build_encoder
 from trainers.models.global_norm import use_global_norm
 from trainers.optim import OptimConfig, build_optimizer, rate_factor, set_rates
 from trainers.runlog import LogConfig, RunLog
-
-MAY_DIFFER = ("scale", "log", "checkpoint", "dry_run")
-"""Fields in which a resumed run may differ from what it began with."""
 
 REFERENCE_OPTIM = OptimConfig(
     name="sgd",
@@ -121,11 +119,10 @@ def train(config: FinetuneConfig) -> None:
         use_global_norm(model)
     optimizer = build_optimizer(model, config.optim, config.global_batch)
     engine = open_engine(model, optimizer, config.engine, world, config.global_batch)
-    newest = newest_checkpoint(config.run_dir)
-    start = restore(newest, engine, loader) if newest else 0
+    newest = agreed_checkpoint(config.run_dir)
+    start, best = restore(newest, engine, loader) if newest else (0, -1.0)
     num_steps = config.epochs * loader.num_steps
     valid_every = config.valid_every_epochs * loader.num_steps
-    best = best_value(config.run_dir)
     engine.train()
     with loader, RunLog(config.run_dir, config.log, world, start, num_steps, "finetune") as log:
         for step in range(start, num_steps):
@@ -136,8 +133,8 @@ def train(config: FinetuneConfig) -> None:
             losses = train_step(engine, batch, config.seed, world)
             if not math.isfinite(losses["loss"]):
                 raise FloatingPointError(
-                    f"the loss is {losses['loss']} at step {step} (epoch {batch.epoch}); lower optim.lr, lengthen the "
-                    "warm-up or set engine.gradient_clipping, then start the same command again"
+                    f"the loss is {losses['loss']} at step {step} (epoch {batch.epoch}); start anew in another "
+                    "run_dir with a lower optim.lr, a longer warm-up or engine.gradient_clipping"
                 )
             done = step + 1
             last = done == num_steps
@@ -152,9 +149,9 @@ def train(config: FinetuneConfig) -> None:
                 log.write("valid", done, epoch=batch.epoch, map50=value)
             better = value is not None and value > best
             if better or done % config.checkpoint.every_steps == 0 or last:
-                metrics = losses if value is None else {**losses, "valid_map50": value}
-                best = value if better and value is not None else best
-                path = save(config, world, engine, loader, done, metrics, best if better else None)
+                metrics = losses if value is None else {**losses, BEST_BY: value}
+                best = best if value is None else max(best, value)
+                path = save(config, world, engine, loader, done, metrics, best)
                 report({"step": float(done), **metrics}, path)
     close_process_group()
 
@@ -204,36 +201,34 @@ def save(
     loader: DetectLoader,
     step: int,
     metrics: dict[str, float],
-    best: float | None,
+    best: float,
 ) -> Path | None:
     """Rank 0 writes the checkpoint after `step` updates and gives its folder; the others give None.
 
-    `best`: the value by which it is the best so far, None where it is not.
+    `best`: the highest validation so far. It is part of the state, for a better one is always saved.
     """
     if not world.is_main:
         return None
-    state = {"optimizer": engine.optimizer.state_dict(), "loader": loader.state_dict(), "step": step}
-    kept = {**configs.to_dict(config), "findings": list(loader.findings)}
+    state = {"optimizer": engine.optimizer.state_dict(), "loader": loader.state_dict(), "step": step, "best": best}
+    kept = kept_config(config, loader)
     path = write_checkpoint(config.run_dir, step, "finetune", dict(engine.module.state_dict()), state, kept, metrics)
-    if best is not None:
-        mark_best(config.run_dir, step, best)
     retain(config.run_dir, config.checkpoint.keep_last)
     return path
 
 
-def best_value(run: Path) -> float:
-    """The best validation mAP50 of a run so far, -1 without one."""
-    path = run / "checkpoints" / "best.json"
-    return float(json.loads(path.read_text())["value"]) if path.is_file() else -1.0
+def kept_config(config: FinetuneConfig, loader: DetectLoader) -> dict[str, Any]:
+    """The config as the run and its checkpoints keep it: with the findings and the shard sets' digests."""
+    found = {"findings": list(loader.findings), "shard_digests": [one.digest for one in loader.selection.sets]}
+    return {**configs.to_dict(config), **found}
 
 
-def restore(checkpoint: Checkpoint, engine: Engine, loader: DetectLoader) -> int:
-    """Puts weights, optimizer and loader where the checkpoint has them; gives the number of updates done."""
+def restore(checkpoint: Checkpoint, engine: Engine, loader: DetectLoader) -> tuple[int, float]:
+    """Puts weights, optimizer and loader where the checkpoint has them; gives updates done, best validation."""
     engine.module.load_state_dict(checkpoint.weights())
     state = checkpoint.state()
     engine.optimizer.load_state_dict(state["optimizer"])
     loader.load_state_dict(state["loader"])
-    return int(state["step"])
+    return int(state["step"]), float(state["best"])
 
 
 def run(config: FinetuneConfig) -> None:
@@ -246,14 +241,15 @@ def run(config: FinetuneConfig) -> None:
         if config.dry_run:
             print(describe(config, loader, num_steps, world))
             return
+        kept = kept_config(config, loader)
     if config.valid_split:
         for path in config.data.shards:
             truth_from_shards(ShardSet.open(path), config.valid_split)
     newest = newest_checkpoint(config.run_dir)
     if newest is None:
         build_encoder(config.encoder)  # refuse weights that do not fit before anything is started
-    same_run(config.run_dir, configs.to_dict(config), MAY_DIFFER)
-    if newest is not None and newest.step >= num_steps:
+    same_run(config.run_dir, kept, current_world().is_main)
+    if newest is not None and newest.step >= num_steps and not is_launched():  # launched ranks decide as one, in train
         print(f"{config.run_dir} is finished: {newest.path}")
         return
     run_on_workers(train, config, config.scale, config.run_dir)
@@ -262,7 +258,8 @@ def run(config: FinetuneConfig) -> None:
 
 def describe(config: FinetuneConfig, loader: DetectLoader, num_steps: int, world: World) -> str:
     """The resolved config and what the run will take, measured on two images here."""
-    model = build_detector(config, len(loader.findings))
+    unloaded = replace(config.encoder, weights="none")  # no download for an estimate
+    model = Detector(build_encoder(unloaded), config.detector, len(loader.findings))
     size = config.view.size_px
     images = torch.randint(0, 256, (2, size, size, 1), dtype=torch.uint8)
     sizes = torch.full((2, 2), size)

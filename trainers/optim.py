@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,17 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Refuse what no run can use."""
-        if self.lr <= 0:
-            raise ValueError(f"optim.lr is {self.lr}; it must be above 0")
-        for name in ("lr_1d", "lr_batch", "weight_decay", "warmup_epochs", "warmup_steps", "final_ratio"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"optim.{name} is {getattr(self, name)}; it must be 0 or more")
+        for name in ("lr", "eta"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"optim.{name} is {getattr(self, name)}; it must be a number above 0")
+        for name in ("lr_1d", "lr_batch", "weight_decay", "warmup_epochs", "warmup_steps"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"optim.{name} is {getattr(self, name)}; it must be a number, 0 or more")
+        for name in ("warmup_start_ratio", "final_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"optim.{name} is {getattr(self, name)}; it must be from 0 to 1")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"optim.momentum is {self.momentum}; it must be from 0 to below 1")
 
 
 class LARS(torch.optim.Optimizer):
@@ -149,8 +155,3 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, floa
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
     return {"lr": optimizer.param_groups[0]["lr"], "lr_1d": optimizer.param_groups[-1]["lr"]}
-
-
-def optimizer_tensors(state: dict[str, Any]) -> dict[int, dict[str, Tensor]]:
-    """The per-parameter part of an optimizer's state dict: loadable with `weights_only=True`."""
-    return {int(k): dict(v) for k, v in state["state"].items()}

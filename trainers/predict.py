@@ -71,6 +71,7 @@ def load_trained(path: Path) -> Trained:
     checkpoint = find_checkpoint(path, "finetune")
     kept: dict[str, Any] = checkpoint.config()
     findings = tuple(kept.pop("findings"))
+    kept.pop("shard_digests", None)
     config = configs.from_dict(FinetuneConfig, kept, str(checkpoint.path / "config.json"))
     detector = Detector(Encoder(config.encoder.name, config.encoder.channels), config.detector, len(findings))
     try:
@@ -138,9 +139,16 @@ def origin_of(config: PredictConfig, trained: Trained) -> Origin:
 def run(config: PredictConfig) -> None:
     """Checks what can be checked here, then predicts on the configured workers."""
     trained = load_trained(config.checkpoint)
-    check_findings(trained, ShardSet.open(config.shards))
+    shard_set = ShardSet.open(config.shards)
+    check_findings(trained, shard_set)
     open_loader(config, trained, World(0, 1, 0, "cpu")).close()
-    run_on_workers(predict, config, config.scale, config.out.parent)
+    if config.annotated_only and not len(shard_set.rows(config.split, has_boxes=True)):
+        raise ValueError(
+            f"{config.shards}: no image of split {config.split!r} was annotated with boxes; "
+            "give --no_annotated_only to predict them all"
+        )
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    run_on_workers(predict, config, config.scale, config.out.with_suffix(".workers"))
     print(f"predictions: {config.out}")
 
 

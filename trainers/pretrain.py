@@ -3,8 +3,9 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,12 +13,13 @@ from cluster import config as configs
 from cluster import door
 from cluster.scale import ScaleConfig
 from cluster.workers import report, run_on_workers
-from cluster.world import World, close_process_group, current_world, open_process_group
+from cluster.world import World, close_process_group, current_world, is_launched, open_process_group
 from loaders.loader import DataConfig, PretrainBatch, PretrainLoader, open_pretrain_loader
 from loaders.views import TwoViewConfig
 from trainers.checkpoint import (
     Checkpoint,
     CheckpointConfig,
+    agreed_checkpoint,
     newest_checkpoint,
     retain,
     same_run,
@@ -26,13 +28,10 @@ from trainers.checkpoint import (
 from trainers.engine import Engine, EngineConfig, open_engine
 from trainers.estimate import measure_step
 from trainers.models.barlow_twins import BarlowTwins, BarlowTwinsConfig
-from trainers.models.encoder import EncoderConfig
+from trainers.models.encoder import EncoderConfig, build_encoder
 from trainers.models.global_norm import use_global_norm
 from trainers.optim import OptimConfig, build_optimizer, rate_factor, set_rates
 from trainers.runlog import LogConfig, RunLog
-
-MAY_DIFFER = ("scale", "log", "checkpoint", "dry_run")
-"""Fields in which a resumed run may differ from what it began with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ def train(config: PretrainConfig) -> None:
     model = use_global_norm(BarlowTwins(config.encoder, config.model).to(world.device))
     optimizer = build_optimizer(model, config.optim, config.global_batch)
     engine = open_engine(model, optimizer, config.engine, world, config.global_batch)
-    newest = newest_checkpoint(config.run_dir)
+    newest = agreed_checkpoint(config.run_dir)
     start = restore(newest, engine, loader) if newest else 0
     num_steps = config.epochs * loader.num_steps
     engine.train()
@@ -120,7 +119,7 @@ def refuse_non_finite(loss: float, step: int, batch: PretrainBatch) -> None:
     if not math.isfinite(loss):
         raise FloatingPointError(
             f"the loss is {loss} at step {step} (epoch {batch.epoch}); rows of this rank's share: "
-            f"{batch.rows[:8].tolist()} ...; lower optim.lr or lengthen the warm-up, then start the same command again"
+            f"{batch.rows[:8].tolist()} ...; start anew in another run_dir with a lower optim.lr or a longer warm-up"
         )
 
 
@@ -132,9 +131,14 @@ def save(
         return None
     state = {"optimizer": engine.optimizer.state_dict(), "loader": loader.state_dict(), "step": step}
     weights = dict(engine.module.state_dict())
-    path = write_checkpoint(config.run_dir, step, "pretrain", weights, state, configs.to_dict(config), metrics)
+    path = write_checkpoint(config.run_dir, step, "pretrain", weights, state, kept_config(config, loader), metrics)
     retain(config.run_dir, config.checkpoint.keep_last)
     return path
+
+
+def kept_config(config: PretrainConfig, loader: PretrainLoader) -> dict[str, Any]:
+    """The config as the run and its checkpoints keep it: with the shard sets' digests."""
+    return {**configs.to_dict(config), "shard_digests": [one.digest for one in loader.selection.sets]}
 
 
 def restore(checkpoint: Checkpoint, engine: Engine, loader: PretrainLoader) -> int:
@@ -155,9 +159,11 @@ def run(config: PretrainConfig) -> None:
         print(describe(config, loader, num_steps, world))
         return
     loader.close()
-    same_run(config.run_dir, configs.to_dict(config), MAY_DIFFER)
     newest = newest_checkpoint(config.run_dir)
-    if newest is not None and newest.step >= num_steps:
+    if newest is None:
+        build_encoder(config.encoder)  # refuse weights that do not fit before anything is started
+    same_run(config.run_dir, kept_config(config, loader), current_world().is_main)
+    if newest is not None and newest.step >= num_steps and not is_launched():  # launched ranks decide as one, in train
         print(f"{config.run_dir} is finished: {newest.path}")
         return
     run_on_workers(train, config, config.scale, config.run_dir)
@@ -166,10 +172,10 @@ def run(config: PretrainConfig) -> None:
 
 def describe(config: PretrainConfig, loader: PretrainLoader, num_steps: int, world: World) -> str:
     """The resolved config and what the run will take, measured on two images here."""
-    model = BarlowTwins(config.encoder, config.model)
+    model = BarlowTwins(replace(config.encoder, weights="none"), config.model)  # no download for an estimate
     size = config.view.size_px
     views = [torch.randint(0, 256, (2, size, size, 1), dtype=torch.uint8) for _ in range(2)]
-    cost = measure_step(model, lambda: model(*views, 2).loss, 2)
+    cost = measure_step(model, lambda: model(*views, 2).loss, 2, 4 if config.optim.name == "adamw" else 3)
     return "\n".join(
         [
             configs.describe(config),

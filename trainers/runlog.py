@@ -25,6 +25,11 @@ class LogConfig:
     tensorboard: bool = False
     """Write TensorBoard events below the run too (needs the extra [tracking])."""
 
+    def __post_init__(self) -> None:
+        """Refuse an interval below one."""
+        if self.every_steps < 1:
+            raise ValueError(f"log.every_steps is {self.every_steps}; it must be 1 or more")
+
 
 class RunLog:
     """The log of one run; writes on rank 0 only, is silent on the others. A context manager."""
@@ -41,8 +46,7 @@ class RunLog:
             self._file.write("\n")  # a line cut short by a kill
         if config.tensorboard:
             self._events = _tensorboard(run)
-        self._progress = Progress(num_steps, what, unit="steps")
-        self._progress.update(start)
+        self._progress = Progress(num_steps - start, what if not start else f"{what} from step {start}", unit="steps")
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """One line; numbers go to TensorBoard too. Non-finite numbers are written as null."""

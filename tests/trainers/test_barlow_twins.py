@@ -57,6 +57,22 @@ def test_thirty_steps_on_one_batch_bring_the_loss_down() -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
+def _convert_frozen(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/frozen", 2), rank=rank, world_size=2)
+    norm = torch.nn.BatchNorm2d(3).requires_grad_(False).eval()
+    module = use_global_norm(torch.nn.Sequential(norm, torch.nn.BatchNorm2d(3)))
+    assert module[0].weight is norm.weight
+    assert module[0].running_var is norm.running_var
+    assert not module[0].weight.requires_grad
+    assert not module[0].training
+    assert module[1].weight.requires_grad
+    dist.destroy_process_group()
+
+
+def test_frozen_norms_stay_frozen_over_several_ranks(tmp_path: Path) -> None:
+    mp.spawn(_convert_frozen, args=(str(tmp_path),), nprocs=2)
+
+
 def _three_steps(rank: int, shares: list[int], folder: str) -> None:
     torch.set_num_threads(1)
     world = len(shares)

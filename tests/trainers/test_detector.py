@@ -254,7 +254,16 @@ def test_it_learns_to_find_a_bright_square() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("strides_px", (4, 16)), ("strides_px", (64,)), ("num_rois", 0), ("anchor_scales", ())]
+    ("field", "value"),
+    [
+        ("strides_px", (4, 16)),
+        ("strides_px", (64,)),
+        ("num_rois", 0),
+        ("anchor_scales", ()),
+        ("nms_iou", 1.5),
+        ("score_threshold", float("nan")),
+        ("roi_positive_share", -0.1),
+    ],
 )
 def test_impossible_settings_are_refused(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"detector\.{field}"):

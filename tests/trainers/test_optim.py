@@ -81,7 +81,13 @@ def test_warmup_longer_than_the_run_stays_below_the_peak() -> None:
     assert [rate_factor(config, s, 4, 1) for s in range(4)] == [0.0, 0.25, 0.5, 0.75]
 
 
-@pytest.mark.parametrize("field", ["lr", "weight_decay", "warmup_epochs"])
-def test_nonsense_is_refused_by_name(field: str) -> None:
-    with pytest.raises(ValueError, match=field):
-        OptimConfig(**{field: -1})
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("lr", value) for value in (-1, 0, float("nan"), float("inf"))),
+        *(("weight_decay", -1), ("warmup_epochs", -1), ("momentum", 5), ("eta", 0), ("final_ratio", 2)),
+    ],
+)
+def test_nonsense_is_refused_by_name(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"optim.{field}"):
+        OptimConfig(**{field: value})

@@ -3,17 +3,19 @@
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from eval import predictions as predictions_file
 from eval.truth import align, truth_from_shards
+from sharding import build
 from sharding.index import ShardSet
 from tests.trainers.scenes import make_shards
 from tests.trainers.test_finetune import config_for
 from trainers import finetune, predict
-from trainers.checkpoint import CheckpointConfig, mark_best, write_checkpoint
+from trainers.checkpoint import CheckpointConfig, write_checkpoint
 from trainers.predict import PredictConfig, load_trained
 
 
@@ -34,8 +36,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
 
 
 def test_the_whole_split_is_predicted_in_original_pixels(tmp_path: Path, shards: Path, trained: Path) -> None:
-    out = tmp_path / "predictions.parquet"
+    out = tmp_path / "new" / "folder" / "predictions.parquet"
     predict.run(PredictConfig(trained, shards, out, batch=4, precision="fp32"))
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
     found = predictions_file.read(out)
     truth = truth_from_shards(ShardSet.open(shards), "test")
     assert sorted(found.keys) == sorted(truth.keys)
@@ -58,9 +61,7 @@ def test_the_best_checkpoint_is_taken(tmp_path: Path, shards: Path, trained: Pat
         weights = {
             k: torch.full_like(v, step) if k.endswith("fc7.bias") else v for k, v in start.checkpoint.weights().items()
         }
-        write_checkpoint(tmp_path, step, "finetune", weights, {}, kept, {})
-    assert load_trained(tmp_path).checkpoint.step == 2
-    mark_best(tmp_path, 1, 0.5)
+        write_checkpoint(tmp_path, step, "finetune", weights, {}, kept, {"valid_map50": 1 / step})
     best = load_trained(tmp_path)
     assert best.checkpoint.step == 1
     assert (best.detector.roi_heads.box_head.fc7.bias == 1).all()
@@ -84,3 +85,19 @@ def test_what_is_no_detector_is_refused(tmp_path: Path, shards: Path) -> None:
 def test_a_folder_as_the_file_is_refused(tmp_path: Path, shards: Path) -> None:
     with pytest.raises(ValueError, match="a folder; give the file"):
         PredictConfig(tmp_path, shards, tmp_path)
+
+
+def test_a_split_that_nobody_annotated_is_refused_before_predicting(tmp_path: Path, trained: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    cv2.imwrite(str(images / "a.png"), np.zeros((80, 80), np.uint8))
+    (tmp_path / "images.csv").write_text("path,split,findings\na.png,test,bright\n")
+    place = ["--root", str(images), "--csv", str(tmp_path / "images.csv"), "--out", str(tmp_path / "set")]
+    assert build.main(["folder", *place, "--findings", "bright", "dim", "--processes", "1"]) == 0
+    out = tmp_path / "new" / "predictions.parquet"
+    with pytest.raises(ValueError, match="'test' was annotated with boxes; give --no_annotated_only"):
+        predict.run(PredictConfig(trained, tmp_path / "set", out))
+    assert not out.parent.exists()
+    words = ["--checkpoint", str(trained), "--shards", str(tmp_path / "set"), "--out", str(out)]
+    assert predict.main([*words, "--no_annotated_only"]) == 0
+    assert len(predictions_file.read(out).keys) == 1

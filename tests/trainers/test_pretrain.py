@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,9 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import ROOT, Cxr
 from trainers.checkpoint import newest_checkpoint
+from trainers.models.barlow_twins import BarlowTwins, BarlowTwinsConfig
+from trainers.models.detector import Detector, DetectorConfig
+from trainers.models.encoder import EncoderConfig, build_encoder
 from trainers.runlog import read_metrics
 
 WORDS = """--model.projector 64 64 --view.size_px 64 --encoder.name resnet10 --encoder.channels 1 --optim.name adamw
@@ -93,6 +98,49 @@ def test_two_ranks_follow_one(launcher: str, cxr: Cxr, whole: Path, vindr_set: P
     assert mine[1] == pytest.approx(theirs[1], rel=1e-2)
 
 
+def test_resumed_by_another_number_of_ranks_it_follows_the_undisturbed_run(
+    cxr: Cxr, whole: Path, vindr_set: Path, tmp_path: Path
+) -> None:
+    """Its first steps on one rank, the rest on two: float32 rounding is all that differs, and it grows with the steps."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    for folder in sorted(run.glob("checkpoints/step-*"))[1:]:
+        shutil.rmtree(folder)
+    start = newest_checkpoint(run)
+    assert start is not None
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    ended = subprocess.run(
+        [*line, "-m", "trainers.pretrain", *words(run, vindr_set)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    mine, theirs = ({e["step"]: e["loss"] for e in read_metrics(r, "train")} for r in (run, whole))
+    assert mine.keys() == theirs.keys()
+    assert mine[start.step + 1] == pytest.approx(theirs[start.step + 1], rel=1e-4)
+    assert mine[start.step + 2] == pytest.approx(theirs[start.step + 2], rel=2e-2)
+
+
+def test_pretraining_and_fine_tuning_begin_with_the_same_encoder(whole: Path) -> None:
+    """And the detector's other layers are the same whether or not the encoder's weights come from a run."""
+    torch.manual_seed(3)
+    pretrained = BarlowTwins(EncoderConfig("resnet10", 1), BarlowTwinsConfig((8,))).encoder.state_dict()
+    detectors = []
+    for weights in ("none", str(whole)):
+        torch.manual_seed(3)
+        encoder = build_encoder(EncoderConfig("resnet10", 1, weights))
+        detectors.append(Detector(encoder, DetectorConfig(norm="batch", frozen_stages=0), 3).state_dict())
+    scratch, loaded = detectors
+    for name, value in pretrained.items():
+        assert torch.equal(scratch[f"backbone.body.{name}"], value)
+    different = [name for name in scratch if not torch.equal(scratch[name], loaded[name])]
+    assert different
+    assert all(name.startswith("backbone.body.") for name in different)
+
+
 def test_a_dry_run_tells_and_starts_nothing(cxr: Cxr, vindr_set: Path, tmp_path: Path) -> None:
     ended = cxr("pretrain", *words(tmp_path / "dry", vindr_set), "--dry_run")
     assert ended.returncode == 0, ended.stderr
@@ -119,7 +167,7 @@ def test_mistakes_are_named_with_status_2(
     assert ended.returncode == 2, ended.stderr
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_of_another_config_is_left_untouched(cxr: Cxr, whole: Path, vindr_set: Path) -> None:

@@ -83,6 +83,9 @@ class DetectorConfig:
             raise ValueError(
                 "detector.anchor_scales and detector.anchor_ratios: give at least one positive number each"
             )
+        for name in ("roi_positive_share", "score_threshold", "nms_iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"detector.{name} {getattr(self, name)}: give a share from 0 to 1")
         counts = ("fpn_channels", "num_anchors_sampled", "num_before_nms_train", "num_before_nms_test", "num_rois")
         for name in (*counts, "num_proposals_train", "num_proposals_test", "head_width", "max_boxes"):
             if getattr(self, name) < 1:

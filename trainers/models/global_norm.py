@@ -127,8 +127,7 @@ def use_global_norm(module: nn.Module) -> nn.Module:
             new = GlobalBatchNorm(
                 child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
             )
-            new.load_state_dict(child.state_dict())
-            new.to(dtype=child.weight.dtype if child.affine else None)
+            new._parameters, new._buffers = child._parameters, child._buffers  # themselves: frozen ones stay frozen
             new.train(child.training)
             setattr(module, name, new)
         else:
