@@ -1,11 +1,13 @@
 """`cxr <verb> ...` here, `cxr --on <address> <verb> ...` as a Ray job: the same words."""
 
-import importlib
-import importlib.metadata
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 
+from cluster.doors import UnusableModule, open_module
 from cluster.recipe import nearest
+from cluster.version import release
 
 VERBS: dict[str, tuple[str, str]] = {
     "phantom": (
@@ -13,7 +15,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "draw phantom radiographs in the form of NIH and VinDr",
     ),
     "shard": ("sharding.build", "turn radiographs into a shard set: cxr shard {nih,vindr,folder}"),
-    "verify": ("sharding.verify", "say whether a shard set is whole, decodable and free of patient data"),
+    "verify": (
+        "sharding.verify",
+        "say whether a shard set is whole, decodable, under pseudonyms, its JPEGs bare",
+    ),
     "pretrain": ("trainers.pretrain", "pretrain an encoder with Barlow Twins"),
     "finetune": ("trainers.finetune", "train a detector from an encoder"),
     "predict": ("trainers.predict", "let a detector find its findings in a shard set"),
@@ -45,12 +50,14 @@ def help_text() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the verb that `argv` (None: the process's own) begins with; gives its exit status, 2 for an unknown verb."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    words = [word for word in given if word != "--debug"]
+    debug = ["--debug"] * (len(words) < len(given))
     if not words or words[0] in ("-h", "--help", "help"):
         print(help_text())
         return 0
     if words[0] == "--version":
-        print(f"cxr {importlib.metadata.version('barlow-cxr')}")
+        print(f"cxr {release()}")
         return 0
     address = ""
     if words[0] == "--on":
@@ -60,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             return 2
         address, words = words[1], words[2:]
-    verb, rest = words[0], words[1:]
+    verb, rest = words[0], [*words[1:], *debug]
     if verb not in VERBS:
         print(f"cxr: error: {verb!r} is not a verb{nearest(verb, [*VERBS])}", file=sys.stderr)
         return 2
@@ -69,13 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return jobs.main(address, [verb, *rest])
     try:
-        module = importlib.import_module(VERBS[verb][0])
-    except ModuleNotFoundError as error:
-        print(
-            f"cxr: error: {sys.executable} lacks the package {error.name!r}: run `make setup` and use .venv/bin/cxr; "
-            "on a cluster, run `ray start` with that environment activated",
-            file=sys.stderr,
-        )
+        module = open_module(VERBS[verb][0])
+    except UnusableModule as error:  # told here, for the door itself may be what cannot be imported
+        shown = bool(debug) or os.environ.get("CXR_DEBUG", "") not in ("", "0")
+        if shown:
+            traceback.print_exception(error)
+        hint = "" if shown else "\n(--debug shows the whole traceback)"
+        print(f"cxr: error: {error}{hint}", file=sys.stderr)
         return 1
     return int(module.main(rest))
 

@@ -1,6 +1,5 @@
 """What this machine or cluster can do and what is missing: one line per question, with the repair."""
 
-import importlib
 import importlib.metadata
 import json
 import os
@@ -18,11 +17,12 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from cluster import door
+from cluster.doors import UnusableModule, open_module
 from cluster.files import write_atomic
 from cluster.tasks import available_cores
+from cluster.version import DISTRIBUTION
 
 _GIB = 1 << 30
-DISTRIBUTION = "barlow-cxr"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +116,22 @@ def check_gpus() -> Iterator[Finding]:
 def check_decoder() -> Iterator[Finding]:
     """The image pipeline's own probe of its decoder, on the CPU and on the GPU where there is one."""
     try:
-        probe = getattr(importlib.import_module("loaders.pipeline"), "probe", None)
-    except ModuleNotFoundError as error:
-        yield Finding("decoder", "failed", f"the image pipeline cannot be imported: {error}", "run `make setup`")
+        pipeline = open_module("loaders.pipeline")
+    except UnusableModule as error:
+        yield Finding("decoder", "failed", str(error), "run `make setup`")
         return
-    if probe is not None:
-        yield Finding("decoder", "ok", str(probe()))
+    for device, why in pipeline.probe():
+        yield judge_decoder(device, why)
+
+
+def judge_decoder(device: str, why: str | None) -> Finding:
+    """The answer for one device; `why` is None where a JPEG was decoded there."""
+    if why is None:
+        return Finding(f"decoder {device}", "ok", "decodes JPEG")
+    repair = "run `make setup`: it installs the DALI that the lock file names"
+    if device != "cpu":
+        repair += "; `make setup LOCK=locks/cuda12.lock` for an older driver, or update the driver"
+    return Finding(f"decoder {device}", "failed", f"does not decode JPEG: {why}", repair)
 
 
 def check_machine() -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import TypeVar
 
 from cluster import config as configs
+from cluster.copies import check_outputs
 
 C = TypeVar("C")
 
@@ -57,6 +58,7 @@ def enter(prog: str, config_type: type[C], run: Callable[[C], None], argv: Seque
 
     0 done; 2 the user's mistake (ValueError, told as it is); 1 a failure (one line); 130 interrupted. `--debug`
     anywhere, or CXR_DEBUG=1, adds the traceback. SIGTERM unwinds as Ctrl-C does, so that children end too (143).
+    An output that would go with a Ray job's copy of the project is the user's mistake too.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words or os.environ.get("CXR_DEBUG", "") not in ("", "0")
@@ -72,7 +74,9 @@ def enter(prog: str, config_type: type[C], run: Callable[[C], None], argv: Seque
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, end)
     try:
-        run(configs.parse(config_type, words, prog))
+        config = configs.parse(config_type, words, prog)
+        check_outputs(config)
+        run(config)
         sys.stdout.flush()
     except ValueError as error:
         return tell(prog, str(error), error, 2, debug)

@@ -17,16 +17,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
+def write_atomic(path: Path, data: bytes | str, mode: int = 0o666) -> None:
     """Writes `data` (text as UTF-8) so that `path` holds the old content or the new, never a part.
 
     A temporary name in the same folder, fsync, rename, fsync of the folder. The folder must exist.
-    A failure removes the temporary file and leaves `path` untouched; a kill may leave `.<name>.<hex>.tmp` behind.
+    `mode` (less the umask) is the file's from its first moment on: 0o600 for its owner alone. A failure removes the
+    temporary file and leaves `path` untouched; a kill may leave `.<name>.<hex>.tmp` behind.
     """
     content = data.encode() if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

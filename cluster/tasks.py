@@ -1,5 +1,6 @@
 """The same function over many items: in this process, in a pool of local processes, or as Ray tasks on a cluster."""
 
+import math
 import os
 import signal
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -37,8 +39,47 @@ def map_tasks(function: Callable[[T], R], items: Sequence[T], processes: int) ->
 
 
 def available_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    """CPU cores that this process may use: its affinity, and no more than its container's share of CPU time."""
+    cores = len(os.sched_getaffinity(0))
+    share = cpu_share(Path("/sys/fs/cgroup"), _own_groups())
+    return cores if share is None else max(1, min(cores, math.ceil(share)))
+
+
+def cpu_share(mount: Path, groups: Sequence[str]) -> float | None:
+    """Cores' worth of CPU time by the tightest limit on any of `groups` and those above them; None without a limit.
+
+    `groups` are paths as in /proc/self/cgroup. cgroup 2 keeps `max 100000` or `150000 100000` (microseconds per
+    period) in cpu.max, cgroup 1 the two numbers in files of cpu/.
+    """
+    shares: list[float] = []
+    for group in groups:
+        below = PurePosixPath(group.lstrip("/"))
+        for part in (below, *below.parents):
+            for folder in (mount / part, mount / "cpu" / part):
+                words = _read_words(folder / "cpu.max") or [
+                    *_read_words(folder / "cpu.cfs_quota_us"),
+                    *_read_words(folder / "cpu.cfs_period_us"),
+                ]
+                if len(words) == 2 and words[0].isdecimal() and words[1].isdecimal() and int(words[1]) > 0:
+                    shares.append(int(words[0]) / int(words[1]))
+    return min(shares, default=None)
+
+
+def _own_groups() -> list[str]:
+    """This process's groups, and "/", which is where a container sees its own."""
+    lines = [line.split(":", 2) for line in _read_lines(Path("/proc/self/cgroup"))]
+    return ["/", *(path for _, names, path in lines if names == "" or "cpu" in names.split(","))]
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:  # there need not be any limit, nor anything that tells of one
+        return []
+
+
+def _read_words(path: Path) -> list[str]:
+    return [word for line in _read_lines(path) for word in line.split()]
 
 
 def _on_ray() -> bool:

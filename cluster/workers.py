@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster import world
+from cluster.copies import check_lasting
 from cluster.scale import ScaleConfig
+from cluster.tasks import available_cores
 
 C = TypeVar("C")
 
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
-_JOB_COPY = "working_dir_files"
+_DETERMINISTIC = (ValueError, FloatingPointError)
 _OBJECT_STORE_BYTES = 128 << 20
 _MIN_OBJECT_STORE_BYTES = 80 << 20
 
@@ -31,8 +33,11 @@ def run_on_workers(train: Callable[[C], None], config: C, scale: ScaleConfig, ru
     afterwards. `train` restores the newest checkpoint itself, so that a retry is just another call. `train` and
     `config` must pickle; `run_dir` must be the same folder on every node.
 
-    What `train` raises is raised here with its own class and message; a ValueError is never retried.
+    What `train` raises is raised here with its own class and message. Neither ValueError nor FloatingPointError (a
+    loss that is not finite) is retried: both would come again. On a Ray of our own ValueError also says what workers
+    it has no place for.
     """
+    check_lasting(run_dir, "run_dir")
     if scale.workers == 0 or world.is_launched():
         if scale.workers and world.is_launched():
             raise ValueError(
@@ -43,14 +48,10 @@ def run_on_workers(train: Callable[[C], None], config: C, scale: ScaleConfig, ru
         train(config)
         return
     run_dir = run_dir.resolve()
-    if _JOB_COPY in run_dir.parts:
-        raise ValueError(
-            f"the run's folder {run_dir} lies in this job's temporary copy of the project and would go with it: "
-            "give an absolute path on storage that every node sees"
-        )
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / _SNAPSHOT).unlink(missing_ok=True)  # names checkpoints of an earlier start; ours are what counts
     with open_ray(scale):
+        _check_room(scale)
         _fit(train, config, scale, run_dir)
 
 
@@ -126,6 +127,34 @@ def open_ray(scale: ScaleConfig) -> Iterator[None]:
         ray.shutdown()
 
 
+def _check_room(scale: ScaleConfig) -> None:
+    """ValueError where a Ray of our own can never place the workers; a word where a cluster cannot yet: it may grow."""
+    import ray
+
+    total = ray.cluster_resources()
+    lacking = missing_room(scale, total.get("CPU", 0.0), total.get("GPU", 0.0))
+    if lacking and _is_alone():
+        raise ValueError(lacking)
+    if lacking:
+        print(f"cxr: warning: {lacking}; waiting, for the cluster may grow", file=sys.stderr, flush=True)
+
+
+def missing_room(scale: ScaleConfig, num_cores: float, num_gpus: float) -> str:
+    """What the workers (of an elastic run: the least) lack where there are so many cores and GPUs; "" for nothing."""
+    gpus, cores = scale.workers * scale.gpus_per_worker, scale.workers * scale.cpus_per_worker
+    if gpus > num_gpus:
+        return (
+            f"scale.workers {scale.workers} with scale.gpus_per_worker {scale.gpus_per_worker} need {gpus} GPU(s), and "
+            f"there are {num_gpus:g}: give fewer workers, or --scale.gpus_per_worker 0 to train on the CPU"
+        )
+    if cores > num_cores:
+        return (
+            f"scale.workers {scale.workers} with scale.cpus_per_worker {scale.cpus_per_worker} need {cores} cores, and "
+            f"there are {num_cores:g}: give fewer of either"
+        )
+    return ""
+
+
 def _start_local_ray(scale: ScaleConfig) -> None:
     """Ray on this machine alone: no dashboard, no more shared memory than there is, and closed by the token.
 
@@ -142,7 +171,9 @@ def _start_local_ray(scale: ScaleConfig) -> None:
     num_workers = max(scale.workers, scale.max_workers)
     ray.init(
         address="local",
-        num_cpus=max(num_workers * scale.cpus_per_worker, os.cpu_count() or 1),
+        num_cpus=max(
+            num_workers * scale.cpus_per_worker, available_cores()
+        ),  # more workers than cores is slow, not wrong
         include_dashboard=False,
         logging_level="warning",
         log_to_driver=True,
@@ -216,26 +247,26 @@ def _worker_variables(scale: ScaleConfig) -> dict[str, str]:
 
 
 def _stop_at_mistakes() -> Any:
-    """A Ray Train callback that ends the run at a ValueError: what the user wrote is as wrong at the next attempt."""
+    """A Ray Train callback that ends the run at what is as wrong at the next attempt."""
     from ray.train import UserCallback
     from ray.train.v2.api.exceptions import ControllerError
 
     class StopAtMistakes(UserCallback):  # type: ignore[misc]
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
             cause = first_cause(list(worker_exceptions.values()), None)
-            if isinstance(cause, ValueError):
+            if isinstance(cause, _DETERMINISTIC):
                 raise ControllerError(cause)
 
     return StopAtMistakes()
 
 
 def first_cause(errors: list[Any], otherwise: Exception | None) -> Exception:
-    """What `train` itself raised, out of Ray's wrappings; a ValueError before anything else.
+    """What `train` itself raised, out of Ray's wrappings; what is never retried before anything else.
 
     When one rank stops, the others fail too, with errors of their broken connections: those come last.
     """
     causes = [cause for error in errors if isinstance(cause := _unwrap(error), Exception)]
-    ranked = sorted(causes, key=lambda cause: (not isinstance(cause, ValueError), _is_collateral(cause)))
+    ranked = sorted(causes, key=lambda cause: (not isinstance(cause, _DETERMINISTIC), _is_collateral(cause)))
     if ranked:
         return ranked[0]
     return otherwise or RuntimeError("training failed, and Ray names no cause")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.files import write_atomic
+from cluster.version import release
 from eval.report import SCHEMA_VERSION
 
 _PACKAGES = ("torch", "torchvision", "ray", "deepspeed", "webdataset", "pydicom", "pycocotools", "grad-cam", "numpy")
@@ -58,9 +59,7 @@ class Ledger:
         self._content["comparison"] = {"a": a, "b": b, "metrics": metrics}
         self._write()
 
-    def close(
-        self, title: str, about: str, arms: Mapping[str, str], pretrain_run: str, config: dict[str, Any]
-    ) -> None:
+    def close(self, title: str, about: str, arms: Mapping[str, str], pretrain_run: str, config: dict[str, Any]) -> None:
         """Writes study.json: `arms` are names, which are also their folders, with titles; `config` as resolved."""
         study = {
             "schema_version": SCHEMA_VERSION,
@@ -99,7 +98,7 @@ def _versions() -> dict[str, str]:
             found[dali] = importlib.metadata.version(dali)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return {"python": platform.python_version(), "barlow-cxr": importlib.metadata.version("barlow-cxr"), **found}
+    return {"python": platform.python_version(), "barlow-cxr": release(), **found}
 
 
 def _short(text: str, limit: int = 300) -> str:

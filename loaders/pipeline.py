@@ -15,7 +15,6 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
-import nvidia.dali as dali
 import torch
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.plugin.pytorch import feed_ndarray
@@ -126,14 +125,12 @@ def reason_of(error: RuntimeError) -> str:
     return (telling or lines or [type(error).__name__])[0][:300]
 
 
-def probe() -> str:
-    """One line for people: whether DALI decodes a JPEG on the CPU and, where there is one, on the GPU."""
+def probe() -> list[tuple[str, str | None]]:
+    """Of the CPU and of each GPU: why DALI does not decode a JPEG there, None where it does."""
     ramp_HW = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))
     encoded = np.asarray(cv2.imencode(".jpg", ramp_HW)[1]).reshape(-1)
     devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    found = {device: decode_failure(encoded, device) for device in devices}
-    words = [f"{device} {'decodes JPEG' if why is None else 'FAILS: ' + why}" for device, why in found.items()]
-    return f"DALI {dali.__version__}: " + ", ".join(words) + ("" if len(devices) > 1 else ", no GPU here")
+    return [(device, decode_failure(encoded, device)) for device in devices]
 
 
 def _options(max_batch: int, device: str, num_threads: int, prefetch: int) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-import importlib.metadata
+import io
 import json
+import os
 import re
+import stat
 import sys
 import time
 from collections import Counter
@@ -18,7 +21,7 @@ from cluster import door
 from cluster.files import sha256_file, write_atomic
 from cluster.progress import Progress, format_seconds
 from cluster.tasks import available_cores, map_tasks
-from cluster.version import code_version
+from cluster.version import code_version, release
 from sharding.commit import clear_partial, commit, digest_of, hold, is_complete
 from sharding.folder import FolderConfig, read_folder
 from sharding.index import MANIFEST
@@ -68,9 +71,10 @@ def run(config: OutputConfig) -> None:
     if not config.root.is_dir():
         raise ValueError(f"root: {config.root} is not a folder")
     cohort, secret = _read(config)
-    tasks, inputs, sources = _plan(config, cohort, secret)
+    cohort, stats = look_up(cohort)
+    tasks, inputs, sources = _plan(config, cohort, stats, secret)
     if config.dry_run:
-        _estimate(config, cohort, secret)
+        _estimate(config, cohort, sources["images"]["bytes"], secret)
         return
     if is_complete(out, inputs):
         clear_partial(out)
@@ -80,6 +84,8 @@ def run(config: OutputConfig) -> None:
         if is_complete(out, inputs):
             return
         keep_key(config.key_path(), secret)
+        if isinstance(config, FolderConfig):
+            write_atomic(beside(out, ".names.csv"), _names(cohort), mode=0o600)
         refusals = _write(config, cohort, tasks)
         _quarantine(beside(out, ".quarantine.jsonl"), refusals)
         _judge(config, cohort, refusals)
@@ -103,7 +109,28 @@ def _read(config: OutputConfig) -> tuple[Cohort, bytes]:
     raise AssertionError(config)
 
 
-def _plan(config: OutputConfig, cohort: Cohort, secret: bytes) -> tuple[list[ShardTask], str, dict[str, Any]]:
+def look_up(cohort: Cohort) -> tuple[Cohort, dict[str, os.stat_result]]:
+    """The cohort without the images whose files are not there or no plain files, which are refused; stats by key."""
+    stats: dict[str, os.stat_result] = {}
+    refusals = list(cohort.refusals)
+    for image in cohort.images:
+        try:
+            found = os.stat(image.path)
+        except OSError as error:
+            what = "a link to nothing" if os.path.islink(image.path) else "the file cannot be found"
+            refusals.append(Refusal(image.name, f"{what}: {error.strerror}"))
+            continue
+        if stat.S_ISREG(found.st_mode):
+            stats[image.key] = found
+        else:
+            refusals.append(Refusal(image.name, "is not a plain file"))
+    images = tuple(image for image in cohort.images if image.key in stats)
+    return dataclasses.replace(cohort, images=images, refusals=tuple(refusals)), stats
+
+
+def _plan(
+    config: OutputConfig, cohort: Cohort, stats: dict[str, os.stat_result], secret: bytes
+) -> tuple[list[ShardTask], str, dict[str, Any]]:
     """Tasks (no shard crosses a split), a digest of all that decides the bytes, and the sources for the manifest."""
     if not cohort.images:
         some = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in cohort.refusals[:3])
@@ -117,7 +144,7 @@ def _plan(config: OutputConfig, cohort: Cohort, secret: bytes) -> tuple[list[Sha
         "config": {k: v for k, v in configs.to_dict(config).items() if k not in NOT_IN_MANIFEST},
         "findings": cohort.findings,
         # The release, not the commit: a set made by yesterday's commit is not another one.
-        "release": importlib.metadata.version("barlow-cxr"),
+        "release": release(),
         "key": pseudonym(secret, "key of", "this shard set"),
     }
     tasks: list[ShardTask] = []
@@ -127,11 +154,10 @@ def _plan(config: OutputConfig, cohort: Cohort, secret: bytes) -> tuple[list[Sha
         images = [image for image in cohort.images if image.split == split]
         for begin in range(0, len(images), config.samples_per_shard):
             part = tuple(images[begin : begin + config.samples_per_shard])
-            stats = [Path(image.path).stat() for image in part]
-            num_bytes += sum(stat.st_size for stat in stats)
-            about = [_about(image, stat.st_size) for image, stat in zip(part, stats, strict=True)]
+            num_bytes += sum(stats[image.key].st_size for image in part)
+            about = [_about(image, stats[image.key].st_size) for image in part]
             described.append(digest_of(about))
-            digest = digest_of([settings, len(tasks), about, [stat.st_mtime_ns for stat in stats]])
+            digest = digest_of([settings, len(tasks), about, [stats[image.key].st_mtime_ns for image in part]])
             tasks.append(
                 ShardTask(
                     len(tasks), config.name, config.out.absolute(), cohort.findings, part, encoding, secret, digest
@@ -139,7 +165,13 @@ def _plan(config: OutputConfig, cohort: Cohort, secret: bytes) -> tuple[list[Sha
             )
     sources: dict[str, Any] = {
         "tables": [
-            {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in cohort.tables
+            {
+                # What the user has called a file may name people; NIH's and VinDr's names are published.
+                "name": "csv" if isinstance(config, FolderConfig) else path.name,
+                "bytes": path.stat().st_size,
+                "sha256": sha256_file(path),
+            }
+            for path in cohort.tables
         ],
         "images": {"number": len(cohort.images), "bytes": num_bytes},
     }
@@ -189,11 +221,19 @@ def _judge(config: OutputConfig, cohort: Cohort, refusals: Sequence[Refusal]) ->
 def _quarantine(path: Path, refusals: Sequence[Refusal]) -> None:
     """The list of what was set aside, with original names: beside the shard set, for its owner's eyes (0600)."""
     lines = [json.dumps({"name": refusal.name, "reason": refusal.reason}) + "\n" for refusal in refusals]
-    write_atomic(path, "".join(lines))
-    path.chmod(0o600)
+    write_atomic(path, "".join(lines), mode=0o600)
 
 
-def _estimate(config: OutputConfig, cohort: Cohort, secret: bytes) -> None:
+def _names(cohort: Cohort) -> str:
+    """The way back from keys to files, as csv: for the owner of the files alone."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["key", "name"])
+    lines.writerows((image.key, image.name) for image in cohort.images)
+    return text.getvalue()
+
+
+def _estimate(config: OutputConfig, cohort: Cohort, source_bytes: int, secret: bytes) -> None:
     """Prints what a run would do, from a handful of images spread over the cohort."""
     encoding = _encoding(config)
     step = max(1, len(cohort.images) // NUM_TRIED)
@@ -210,7 +250,6 @@ def _estimate(config: OutputConfig, cohort: Cohort, secret: bytes) -> None:
         num_done += 1
     seconds = (time.monotonic() - started) / len(tried)
     processes = config.processes or available_cores()
-    source_bytes = sum(Path(image.path).stat().st_size for image in cohort.images)
     splits = Counter(image.split or "(none)" for image in cohort.images)
     print(configs.describe(config))
     print(f"images      {len(cohort.images):,} ({', '.join(f'{n:,} {split}' for split, n in splits.items())})")

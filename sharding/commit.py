@@ -57,9 +57,14 @@ def is_complete(out: Path, inputs: str) -> bool:
 
 @contextmanager
 def hold(out: Path) -> Iterator[None]:
-    """Makes `out` and `<out>.partial`, and keeps every other run off them. Raises ValueError where one is at work."""
+    """Makes `out` and `<out>.partial`, and keeps every other run off them. Raises ValueError where one is at work.
+
+    The records in `<out>.partial` hold names from the source, so that folder is its owner's alone (0700).
+    """
     partial = partial_directory(out)
-    partial.mkdir(parents=True, exist_ok=True)
+    partial.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if partial.stat().st_mode & 0o077:  # of an earlier version
+        partial.chmod(0o700)
     lock = partial / "lock"
     with open(lock, "w") as file:
         try:

@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from sharding.findings import NIH_FINDINGS, VINDR_FINDINGS, finding_number, is_no_finding
 from sharding.options import OutputConfig
 from sharding.privacy import pseudonym
-from sharding.sample import SPLITS, Box, Cohort, PixelKind, Refusal, SourceImage, age_band
+from sharding.sample import SPLITS, Box, Cohort, PixelKind, Refusal, SourceImage, age_band, unlisted
 from sharding.tables import Table, read_table
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
@@ -36,7 +37,8 @@ class FolderConfig(OutputConfig):
     """Names of the findings in their order; default is NIH's or VinDr's 14 where the csv file's names fit one, or else
     the names themselves in alphabetical order."""
     keep_names: bool = False
-    """Name DICOM samples after their files; by default they get keyed pseudonyms, for such names often name people."""
+    """Name samples after their files, in letters, digits, - and _; by default keys are keyed pseudonyms, for
+    file names often name people. Either way `<out>.names.csv` (its owner's alone, never to be given away) has both."""
 
 
 @dataclass(slots=True)
@@ -62,12 +64,13 @@ def read_folder(config: FolderConfig, secret: bytes) -> Cohort:
     root = config.root.absolute()
     if not root.is_dir():
         raise ValueError(f"root: {config.root} is not a folder")
-    files = sorted(_walk(root), key=lambda found: found[0])
-    if not files:
-        raise ValueError(
-            f"root: {config.root} holds no radiograph (*.dcm, *.dicom, DICOM without ending, *.png, *.jpg)"
-        )
     refusals: list[Refusal] = []
+    files = sorted(_walk(root, refusals), key=lambda found: found[0])
+    if not files:
+        some = "".join(f"; {refusal.name}: {refusal.reason}" for refusal in refusals[:3])
+        raise ValueError(
+            f"root: {config.root} holds no radiograph (*.dcm, *.dicom, DICOM without ending, *.png, *.jpg){some}"
+        )
     described: dict[str, _Described] | None = None
     names: tuple[str, ...] = config.findings
     if config.csv is not None:
@@ -94,9 +97,12 @@ def read_folder(config: FolderConfig, secret: bytes) -> Cohort:
     return Cohort(names, tuple(images), tuple(refusals), () if config.csv is None else (config.csv,))
 
 
-def _walk(root: Path) -> Iterator[tuple[str, PixelKind]]:
-    """Relative path and kind of every radiograph; hidden files and folders, and what is not one, are passed over."""
-    for folder, folders, names in os.walk(root):
+def _walk(root: Path, refusals: list[Refusal]) -> Iterator[tuple[str, PixelKind]]:
+    """Relative path and kind of every radiograph; hidden files and folders, and what is not one, are passed over.
+
+    A folder that cannot be listed, and a file that cannot be opened to see what it is, go to `refusals`.
+    """
+    for folder, folders, names in os.walk(root, onerror=lambda error: refusals.append(unlisted(root, error))):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
             if name.startswith("."):
@@ -106,12 +112,16 @@ def _walk(root: Path) -> Iterator[tuple[str, PixelKind]]:
             ending = path.suffix.lower()
             if ending in IMAGE_ENDINGS:
                 yield relative, "image"
-            elif ending in DICOM_ENDINGS or (not re.fullmatch(r"\.[a-z]\w*", ending) and _has_dicom_mark(path)):
-                yield relative, "dicom"
+                continue
+            try:
+                if ending in DICOM_ENDINGS or (not re.fullmatch(r"\.[a-z]\w*", ending) and _has_dicom_mark(path)):
+                    yield relative, "dicom"
+            except OSError as error:
+                refusals.append(Refusal(relative, f"cannot be opened to see what it is: {error.strerror}"))
 
 
 def _has_dicom_mark(path: Path) -> bool:
-    if not path.is_file():
+    if not stat.S_ISREG(path.stat().st_mode):
         return False
     with open(path, "rb") as file:
         return file.read(132)[128:] == b"DICM"
@@ -120,8 +130,8 @@ def _has_dicom_mark(path: Path) -> bool:
 def _keys(files: list[tuple[str, PixelKind]], secret: bytes, keep_names: bool) -> dict[str, str]:
     """A key for each relative path: it depends on that path alone, unless two paths would get the same one."""
     keys: dict[str, str] = {}
-    for name, kind in files:
-        if kind == "dicom" and not keep_names:
+    for name, _ in files:
+        if not keep_names:
             keys[name] = pseudonym(secret, "key", name)
         else:
             stem = re.sub(r"\.(png|jpe?g|dcm|dicom)$", "", name, flags=re.IGNORECASE)

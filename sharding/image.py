@@ -56,6 +56,10 @@ def _to_gray(image: Image.Image) -> Gray:
 
 
 def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "the file has gone"
+    if isinstance(error, PermissionError):
+        return "may not be read (permission denied)"
     if path.is_file() and path.stat().st_size == 0:
         return "the file is empty (0 bytes)"
     if isinstance(error, UnidentifiedImageError):

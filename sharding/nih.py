@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from sharding.image import read_size
 from sharding.options import OutputConfig, check_share
 from sharding.pixels import UnreadableImage
 from sharding.privacy import pseudonym
-from sharding.sample import Box, Cohort, Refusal, SourceImage, age_band
+from sharding.sample import Box, Cohort, Refusal, SourceImage, age_band, unlisted
 from sharding.splits import hash_split, listed_split
 from sharding.tables import Table, find_table, read_list, read_table
 
@@ -77,18 +76,21 @@ def read_nih(config: NihConfig, secret: bytes) -> Cohort:
     paths, refusals = _find_images(root)
     rows = read_labels(read_table(label_file, ["Image Index", "Finding Labels", "Patient ID"]), refusals)
     box_file = find_table(root, [BOXES])
-    boxes = {} if box_file is None else read_boxes(read_table(box_file, ["Image Index", "Finding Label"]))
+    boxes, wrong = ({}, {}) if box_file is None else read_boxes(read_table(box_file, ["Image Index", "Finding Label"]))
     lists = _lists(root, config) if config.split == "official" else {}
     members = {name: frozenset(read_list(path)) for name, path in lists.items()}
     for name in sorted(rows.keys() - paths.keys()):
         refusals.append(Refusal(name, f"{label_file.name} names it, but there is no such file below root"))
     for name in sorted(paths.keys() - rows.keys()):
         refusals.append(Refusal(name, f"{label_file.name} has no usable row for it"))
-    for name in sorted(boxes.keys() - rows.keys()):
+    for name in sorted((boxes.keys() | wrong.keys()) - rows.keys()):
         refusals.append(Refusal(name, f"{BOXES} names it, {label_file.name} does not"))
     images: list[SourceImage] = []
     for name in sorted(rows.keys() & paths.keys()):
         row, path = rows[name], paths[name]
+        if name in wrong:
+            refusals.append(Refusal(name, wrong[name]))
+            continue
         match config.split:
             case "official":
                 split = listed_split(name, row.patient, members[TRAIN_VALID], members[TEST], config.valid_share)
@@ -147,24 +149,30 @@ def read_labels(table: Table, refusals: list[Refusal]) -> dict[str, NihRow]:
     return rows
 
 
-def read_boxes(table: Table) -> dict[str, tuple[Box, ...]]:
-    """BBox_List_2017.csv by image: its x, y, w, h become corners in pixels of the 1024 x 1024 image."""
+def read_boxes(table: Table) -> tuple[dict[str, tuple[Box, ...]], dict[str, str]]:
+    """BBox_List_2017.csv by image: its x, y, w, h become corners in pixels of the 1024 x 1024 image.
+
+    And, by image, what is wrong with a row: such an image is to be refused, for its other boxes are not all there are.
+    """
     first = table.columns.index("Finding Label") + 1
     boxes: dict[str, tuple[Box, ...]] = {}
-    for name, label, row in zip(table.column("Image Index"), table.column("Finding Label"), table.rows, strict=True):
+    wrong: dict[str, str] = {}
+    for number, row in enumerate(table.rows, 1):
+        name, label = row[table.columns.index("Image Index")], row[first - 1]
         try:
+            finding = finding_number(label, NIH_FINDINGS, NIH_SPELLINGS)
             x, y, w, h = (float(value) for value in row[first : first + 4])
-        except ValueError:
-            x = y = w = h = math.nan  # refused with the image, whose boxes it would leave incomplete
-        box = Box(finding_number(label, NIH_FINDINGS, NIH_SPELLINGS), x, y, x + w, y + h)
-        boxes[name] = (*boxes.get(name, ()), box)
-    return boxes
+        except ValueError as error:
+            wrong.setdefault(name, f"{table.path.name}: its box in row {number} is wrong: {error}")
+            continue
+        boxes[name] = (*boxes.get(name, ()), Box(finding, x, y, x + w, y + h))
+    return boxes, wrong
 
 
 def _find_images(root: Path) -> tuple[dict[str, Path], list[Refusal]]:
     paths: dict[str, Path] = {}
     refusals: list[Refusal] = []
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in os.walk(root, onerror=lambda error: refusals.append(unlisted(root, error))):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.endswith(".png") or name.startswith("."):

@@ -5,6 +5,7 @@ Shapes: H, W rows and columns of an image.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,12 @@ class Refusal:
     """File or row inside its source."""
     reason: str
     """Why, for people."""
+
+
+def unlisted(root: Path, error: OSError) -> Refusal:
+    """The refusal of a folder below `root` that cannot be listed."""
+    name = os.path.relpath(error.filename or root, root)
+    return Refusal(name, f"the folder cannot be listed: {error.strerror}; nothing in it was read")
 
 
 @dataclass(frozen=True, slots=True)

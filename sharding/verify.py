@@ -1,4 +1,4 @@
-"""`cxr verify DIR`: is this shard set whole, decodable, and what its index says it is?"""
+"""`cxr verify DIR`: is this shard set whole, decodable, what its index says it is, and under pseudonyms?"""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from sharding.index import INDEX, INDEX_SCHEMA, MANIFEST, read_manifest, shard_n
 from sharding.pixels import bytes_digest, decode_jpeg
 from sharding.sample import KEY_PATTERN, SPLITS, Box, Sample, check_boxes, to_json
 from sharding.splits import torn_patients
+from sharding.traces import header_traces, jpeg_traces, json_traces, row_traces
 from sharding.writer import dali_index, member_name, read_members
 
 NUM_SHOWN = 50
@@ -35,7 +36,10 @@ class DamagedShardSet(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyConfig:
-    """Checks every file, sample and row of a shard set."""
+    """Checks every file, sample and row of a shard set: that it is there as it was written, that it decodes, that index
+    and members agree; that patients, and keys unless published or kept by --keep_names, are pseudonyms; that sex, age
+    band and view position are words of the vocabulary; that JPEGs hold no EXIF, comment or other segment, json members
+    no other field, tar headers no user and no date. It cannot see text that is burned into the pixels."""
 
     directory: Path
     """The shard set. `--directory` may be left out before it."""
@@ -53,6 +57,7 @@ class _ShardCheck:
     findings: tuple[str, ...]
     files: dict[str, dict[str, Any]]
     rows: list[dict[str, Any]]
+    config: dict[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,6 +80,8 @@ def run(config: VerifyConfig) -> None:
         raise DamagedShardSet(f"{directory}: {len(problems):,} things are wrong; the first: {problems[0]}")
     manifest, digest = read_manifest(directory)
     print(f"{directory}: {manifest['num_samples']:,} samples are whole (manifest sha256 {digest})")
+    whose = "patients and keys are" if manifest["config"].get("keep_names") is False else "patients (not keys) are"
+    print(f"  {whose} pseudonyms, JPEGs hold pictures alone; text burned into the pixels was not looked for")
 
 
 def find_problems(directory: Path, processes: int = 1) -> list[str]:
@@ -96,6 +103,7 @@ def find_problems(directory: Path, processes: int = 1) -> list[str]:
             tuple(manifest["findings"]),
             files,
             table.take(np.flatnonzero(shards == number)).to_pylist(),
+            manifest["config"],
         )
         for number in numbers
     ]
@@ -175,10 +183,12 @@ def _check_shard(check: _ShardCheck) -> list[str]:
         return problems
     try:
         with tarfile.open(tar, "r:") as archive:
-            names = [member.name if member.isreg() else f"{member.name} (no plain file)" for member in archive]
+            found_members = list(archive)
         places = read_members(tar)
     except (tarfile.TarError, OSError) as error:
         return [*problems, f"{tar_name}: is not a whole tar: {error}"]
+    names = [member.name if member.isreg() else f"{member.name} (no plain file)" for member in found_members]
+    problems += [f"{tar_name}: {text}" for member in found_members for text in header_traces(member)]
     expected = {f"{row['key']}.{ending}" for row in check.rows for ending in _members(row)}
     for name, number in Counter(names).items():
         if name not in expected:
@@ -225,6 +235,9 @@ def _check_sample(
             yield f"level {number} does not decode"
         elif pixels.shape != (level["height"], level["width"]):
             yield f"level {number} is {pixels.shape}, the index says {(level['height'], level['width'])}"
+        else:
+            yield from (f"level {number} {text}" for text in jpeg_traces(encoded))
+    yield from row_traces(row, check.config)
     sample = _sample(row)
     wrong = check_boxes(sample.boxes, sample.height, sample.width)
     if wrong is not None:
@@ -236,12 +249,14 @@ def _check_sample(
     if "json" in members:
         offset, length = members["json"]
         try:
-            stored = json.loads(data[offset : offset + length].tobytes())
+            text = data[offset : offset + length].tobytes()
+            stored = json.loads(text)
         except ValueError:
             yield "member json is not JSON"
             return
         if stored != to_json(sample, check.findings):
             yield "member json does not agree with the index"
+        yield from json_traces(text, stored)
 
 
 def _sample(row: dict[str, Any]) -> Sample:

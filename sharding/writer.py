@@ -213,6 +213,8 @@ def _load(image: SourceImage) -> tuple[Gray, Header | None]:
         return read_dicom(path) if image.kind == "dicom" else (read_image(path), None)
     except FileNotFoundError as error:
         raise UnreadableImage("the file has gone") from error
+    except OSError as error:
+        raise UnreadableImage(f"cannot be read: {error.strerror}") from error
 
 
 def _with_header(sample: Sample, header: Header | None, secret: bytes) -> Sample:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -91,9 +92,15 @@ def _state_of(folder: Path, identity: dict[str, Any]) -> Literal["new", "started
             told = ", ".join(f"{key} {found.get(key)} (asked: {identity[key]})" for key in other)
             raise ValueError(f"{folder} holds another phantom cohort: {told}. Give another --out, or remove it")
         return "finished" if state == "finished" else "started"
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not (folder.is_dir() and all(map(_is_nothing, folder.rglob("*")))):
         raise ValueError(f"{folder} exists and is no phantom cohort: give another --out, or an empty folder")
     return "new"
+
+
+def _is_nothing(path: Path) -> bool:
+    """True for what a process killed before its mark was written may leave: folders, and the mark half written."""
+    half_written = re.fullmatch(rf"\.{re.escape(_STARTED)}\.[0-9a-f]+\.tmp", path.name) is not None
+    return half_written or (path.is_dir() and not path.is_symlink())
 
 
 def _draw_one(folder: Path, case: Case) -> None:
@@ -112,10 +119,11 @@ def _draw_cohort(config: PhantomConfig, name: CohortName, state: Literal["new", 
         print(f"{folder}: complete already ({len(cases):,} images)")
         return
     parts = folder / _PARTS
-    for place in sorted({(folder / case.path).parent for case in cases} | {parts}):
-        place.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     if state == "new":
         write_atomic(folder / _STARTED, json.dumps(_identity(config, name)))
+    for place in sorted({(folder / case.path).parent for case in cases} | {parts}):
+        place.mkdir(parents=True, exist_ok=True)
     gone = {case.key for case in absent}
     done = {path.stem for path in parts.glob("*.json")} - gone
     missing = absent if state == "finished" else [case for case in cases if case.key not in done]

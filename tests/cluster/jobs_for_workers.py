@@ -23,7 +23,7 @@ class JobConfig:
     out: Path
     """folder"""
     fail: str = ""
-    """"", "value", "runtime", "once" or "killed" """
+    """"", "value", "nan", "runtime", "once" or "killed" """
     num_steps: int = 2
     """reports"""
 
@@ -37,6 +37,8 @@ def sum_ranks(config: JobConfig) -> None:
     dist.all_reduce(total)
     if config.fail == "value" and me.rank == me.size - 1:
         raise ValueError("data.shards is 'nowhere': there is no such folder")
+    if config.fail == "nan" and me.rank == me.size - 1:
+        raise FloatingPointError("the loss is nan at step 3")
     if config.fail == "runtime" and me.rank == 0:
         raise RuntimeError("the loss is not finite at step 3")
     attempts = len(list(config.out.glob("attempt-*")))

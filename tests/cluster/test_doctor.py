@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ def test_this_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "python",
         "packages",
         "gpus",
+        "decoder cpu",
         "cores",
         "memory",
         "shared memory",
@@ -55,3 +58,24 @@ def test_too_little_is_a_warning() -> None:
     little = doctor._at_least("disk here", 1 << 20, 1 << 30, "free some space")
     assert (little.state, little.repair) == ("warning", "free some space")
     assert doctor._at_least("disk here", 1 << 30, 1 << 30, "free some space").state == "ok"
+
+
+def test_a_device_that_does_not_decode_is_a_failure() -> None:
+    assert doctor.judge_decoder("cpu", None).state == "ok"
+    lame = doctor.judge_decoder("cuda:0", "nvJPEG error: 6")
+    assert (lame.question, lame.state) == ("decoder cuda:0", "failed")
+    assert "nvJPEG error: 6" in lame.answer
+    assert "update the driver" in lame.repair
+
+
+def test_a_pipeline_that_cannot_be_imported_is_a_failure(tmp_path: Path) -> None:
+    """As where a library of the system is absent: the other answers come all the same."""
+    (tmp_path / "loaders").mkdir()
+    (tmp_path / "loaders" / "pipeline.py").write_text("raise OSError('libnvjpeg.so: cannot open shared object file')")
+    (tmp_path / "cluster").symlink_to(Path(doctor.__file__).parent)
+    command = [sys.executable, "-m", "cluster.doctor", "--no_ray"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "failed   decoder        loaders.pipeline cannot be imported: libnvjpeg.so: cannot open" in done.stdout
+    assert "ok       python" in done.stdout
+    assert "open files" in done.stdout

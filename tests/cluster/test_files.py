@@ -53,3 +53,17 @@ def test_digest(tmp_path: Path) -> None:
     content = os.urandom(3 * (1 << 20) + 17)
     (tmp_path / "a").write_bytes(content)
     assert sha256_file(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_private_file_is_private_from_its_first_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    sync = os.fsync
+
+    def look(file: int) -> None:
+        seen.append(os.fstat(file).st_mode & 0o777)
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", look)
+    write_atomic(tmp_path / "a", "names", mode=0o600)
+    assert seen[0] == 0o600
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600

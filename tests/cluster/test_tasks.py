@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.tasks import map_tasks
+from cluster.tasks import available_cores, cpu_share, map_tasks
 from tests.cluster import work_for_tasks
 
 ROOT = Path(__file__).parents[2]
@@ -80,3 +80,27 @@ def _until(condition: object, seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("files", "group", "share"),
+    [
+        ({}, "/", None),
+        ({"cpu.max": "max 100000\n"}, "/", None),
+        ({"cpu.max": "150000 100000\n"}, "/", 1.5),
+        ({"a/cpu.max": "400000 100000\n", "a/b/cpu.max": "max 100000\n"}, "/a/b", 4.0),
+        ({"a/cpu.max": "400000 100000\n", "a/b/cpu.max": "50000 100000\n"}, "/a/b", 0.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, "/", None),
+        ({"cpu/x/cpu.cfs_quota_us": "200000\n", "cpu/x/cpu.cfs_period_us": "100000\n"}, "/x", 2.0),
+    ],
+)
+def test_a_containers_share_of_the_cpu(tmp_path: Path, files: dict[str, str], group: str, share: float | None) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert cpu_share(tmp_path, [group]) == share
+    assert cpu_share(tmp_path, ["/", group]) == share
+
+
+def test_cores_are_those_of_the_affinity_at_most() -> None:
+    assert 1 <= available_cores() <= len(os.sched_getaffinity(0))

@@ -1,5 +1,6 @@
 """One training function here, under torchrun, and on real Ray workers."""
 
+import contextlib
 import json
 import os
 import signal
@@ -68,10 +69,11 @@ def test_torchrun_and_workers_contradict(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("clean_environment")
-def test_a_run_in_a_jobs_copy_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_run_in_a_jobs_copy_is_refused(tmp_path: Path, num_workers: int) -> None:
     folder = tmp_path / "working_dir_files" / "_ray_pkg_0" / "runs"
-    with pytest.raises(ValueError, match="temporary copy of the project"):
-        workers.run_on_workers(sum_ranks, JobConfig(folder), ScaleConfig(workers=2), folder)
+    with pytest.raises(ValueError, match=r"run_dir: .* temporary copy of the project"):
+        workers.run_on_workers(sum_ranks, JobConfig(folder), ScaleConfig(workers=num_workers), folder)
 
 
 @pytest.mark.usefixtures("ray_here")
@@ -98,6 +100,42 @@ def test_a_mistake_seen_by_one_worker_reaches_the_driver(tmp_path: Path) -> None
     with pytest.raises(ValueError, match=r"^data.shards is 'nowhere': there is no such folder$"):
         workers.run_on_workers(sum_ranks, JobConfig(tmp_path, "value"), ScaleConfig(workers=2), tmp_path)
     assert len(list(tmp_path.glob("started-*"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("cause", "ends"), [(ValueError("x"), True), (FloatingPointError("x"), True), (RuntimeError("x"), False)]
+)
+def test_what_would_come_again_ends_the_run(cause: Exception, ends: bool) -> None:
+    from ray.train.v2.api.exceptions import ControllerError
+
+    watch = workers._stop_at_mistakes()
+    with pytest.raises(ControllerError) if ends else contextlib.nullcontext():
+        watch.after_exception(None, {0: RuntimeError("[gloo] Connection closed by peer"), 1: Wrapped(cause)})
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("ray_here")
+def test_a_loss_that_is_not_finite_is_not_tried_again(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match=r"^the loss is nan at step 3$"):
+        workers.run_on_workers(sum_ranks, JobConfig(tmp_path, "nan"), ScaleConfig(workers=2), tmp_path)
+    assert len(list(tmp_path.glob("started-*"))) == 2
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_more_than_there_is_is_refused_at_once(tmp_path: Path) -> None:
+    for scale in (ScaleConfig(workers=99, gpus_per_worker=1), ScaleConfig(workers=1, cpus_per_worker=999)):
+        began = time.monotonic()
+        with pytest.raises(ValueError, match=r"need 99+ (GPU|cores).* there are \d+: give fewer"):
+            workers.run_on_workers(sum_ranks, JobConfig(tmp_path), scale, tmp_path)
+        assert time.monotonic() - began < 10
+    assert not list(tmp_path.glob("started-*"))
+
+
+def test_what_workers_lack() -> None:
+    gpus = ScaleConfig(workers=2, max_workers=8, gpus_per_worker=1, cpus_per_worker=4)
+    assert workers.missing_room(gpus, 8.0, 2.0) == ""
+    assert "need 2 GPU(s), and there are 1:" in workers.missing_room(gpus, 8.0, 1.0)
+    assert "need 8 cores, and there are 7:" in workers.missing_room(gpus, 7.0, 2.0)
 
 
 @pytest.mark.soak
@@ -151,5 +189,7 @@ def test_the_first_cause() -> None:
     bug, mistake = KeyError("x"), ValueError("mine")
     assert workers.first_cause([Wrapped(lost), Wrapped(Wrapped(bug))], None) is bug
     assert workers.first_cause([lost, bug, Wrapped(mistake)], None) is mistake
+    not_finite = FloatingPointError("nan")
+    assert workers.first_cause([lost, bug, Wrapped(not_finite)], None) is not_finite
     assert workers.first_cause([lost], None) is lost
     assert workers.first_cause([], bug) is bug

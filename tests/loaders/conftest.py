@@ -58,6 +58,7 @@ def make_set(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, range, 
         write_images(folder / "images", numbers)
         build.run(
             FolderConfig(
+                keep_names=True,
                 root=folder / "images",
                 out=folder / "set",
                 name=name,

@@ -11,12 +11,14 @@ import pytest
 from PIL import Image
 
 from cluster.files import sha256_file
-from sharding.build import TooManyFailures, main, run
+from sharding.build import TooManyFailures, look_up, main, run
 from sharding.commit import hold
-from sharding.folder import FolderConfig
+from sharding.folder import FolderConfig, read_folder
 from sharding.index import ShardSet, partial_directory
+from sharding.pixels import UnreadableImage
 from sharding.verify import find_problems
-from tests.sharding.cohorts import dicom, draw, save, write_csv, write_key, write_nih, write_pngs
+from sharding.writer import Encoding, encode_image
+from tests.sharding.cohorts import SECRET, dicom, draw, save, write_csv, write_key, write_nih, write_pngs
 
 
 def digests(directory: Path) -> dict[str, str]:
@@ -185,3 +187,35 @@ def test_real_radiographs_in_every_form(real_data: Path, tmp_path: Path) -> None
     assert max(longer) == 512
     assert shards.rows("train").size == 11
     assert find_problems(tmp_path / "set") == []
+
+
+def test_a_link_to_nothing_is_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_pngs(tmp_path / "root", ["a.png", "c.png"])
+    (tmp_path / "root" / "b.png").symlink_to(tmp_path / "gone.png")
+    os.mkfifo(tmp_path / "root" / "d.png")
+    config = ["folder", "--root", str(tmp_path / "root"), "--out", str(tmp_path / "set"), "--processes", "1"]
+    config += ["--max_bad_share", "0.5"]
+    assert main([*config, "--dry_run"]) == 0
+    assert "set aside   2 before any is opened" in capsys.readouterr().out
+    assert main(config) == 0
+    listed = [json.loads(line) for line in (tmp_path / "set.quarantine.jsonl").read_text().splitlines()]
+    assert {entry["name"]: entry["reason"] for entry in listed} == {
+        "b.png": "a link to nothing: No such file or directory",
+        "d.png": "is not a plain file",
+    }
+    assert ShardSet.open(tmp_path / "set").manifest["num_quarantined"] == 2
+
+
+def test_a_file_that_goes_while_the_run_is_on_is_set_aside(tmp_path: Path) -> None:
+    write_pngs(tmp_path / "root", ["a.png", "b.png"])
+    save(dicom(draw(1), 8), tmp_path / "root" / "c.dcm")
+    cohort, stats = look_up(read_folder(FolderConfig(root=tmp_path / "root", out=tmp_path / "set"), SECRET))
+    assert len(cohort.images) == len(stats) == 3
+    (tmp_path / "root" / "b.png").unlink()
+    (tmp_path / "root" / "c.dcm").unlink()
+    reasons = []
+    for image in cohort.images[1:]:
+        with pytest.raises(UnreadableImage) as refused:
+            encode_image(image, cohort.findings, Encoding(0, (), 95, False), SECRET)
+        reasons.append(str(refused.value))
+    assert reasons == ["the file has gone", "the file has gone"]

@@ -1,9 +1,12 @@
+import os
+import re
 from pathlib import Path
 
 import pytest
 
 from sharding.findings import VINDR_FINDINGS
 from sharding.folder import BOX_COLUMNS, FolderConfig, read_folder
+from sharding.privacy import pseudonym
 from sharding.sample import Box, Cohort
 from tests.sharding.cohorts import SECRET, dicom, draw, save, write_csv, write_pngs
 
@@ -23,22 +26,23 @@ def test_every_radiograph_at_any_depth(tmp_path: Path) -> None:
         ["b.png", "a/b.PNG", "a/John Doe.dcm", "d.DICOM", "IM0001", "1.2.840.113"]
     )
     keys = {image.name: image.key for image in cohort.images}
-    assert keys["a/b.PNG"] == "a__b"
-    assert "John" not in keys["a/John Doe.dcm"]
+    assert all(re.fullmatch(r"[0-9a-f]{16}", key) for key in keys.values())
+    assert keys["a/b.PNG"] == pseudonym(SECRET, "key", "a/b.PNG")
     assert {image.split for image in cohort.images} == {"train"}
     assert all(image.findings is None and image.boxes is None for image in cohort.images)
     named = {image.name: image.key for image in read(tmp_path, keep_names=True).images}
+    assert named["a/b.PNG"] == "a__b"
     assert named["a/John Doe.dcm"] == "a__John_Doe"
     assert named["1.2.840.113"] == "1_2_840_113"
 
 
 def test_names_that_fall_together_stay_apart(tmp_path: Path) -> None:
     write_pngs(tmp_path, ["a.b.png", "a_b.png", "c.png", "ä.png", "ö.png"])
-    first = {image.name: image.key for image in read(tmp_path).images}
+    first = {image.name: image.key for image in read(tmp_path, keep_names=True).images}
     assert len(set(first.values())) == 5
     assert first["c.png"] == "c"
     assert first["a.b.png"].startswith("a_b-")
-    assert first == {image.name: image.key for image in read(tmp_path).images}
+    assert first == {image.name: image.key for image in read(tmp_path, keep_names=True).images}
 
 
 def test_csv_describes_the_images(tmp_path: Path) -> None:
@@ -109,3 +113,28 @@ def test_nothing_to_read_is_refused(tmp_path: Path) -> None:
         read(tmp_path)
     with pytest.raises(ValueError, match="is not a folder"):
         read(tmp_path / "absent")
+
+
+def test_a_file_that_cannot_be_opened_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    """Root may open everything but a link that leads nowhere."""
+    write_pngs(tmp_path, ["a.png"])
+    (tmp_path / "IM0001").symlink_to(tmp_path / "gone")
+    (tmp_path / "IM0002").symlink_to("IM0002")
+    os.mkfifo(tmp_path / "IM0003")  # opened, it would wait for ever
+    cohort = read(tmp_path)
+    assert [image.name for image in cohort.images] == ["a.png"]
+    reasons = {refusal.name: refusal.reason for refusal in cohort.refusals}
+    assert set(reasons) == {"IM0001", "IM0002"}
+    assert "No such file" in reasons["IM0001"]
+    assert "symbolic links" in reasons["IM0002"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_named(tmp_path: Path) -> None:
+    write_pngs(tmp_path, ["a.png", "closed/b.png"])
+    (tmp_path / "IM0001").touch(mode=0)
+    (tmp_path / "closed").chmod(0)
+    reasons = {refusal.name: refusal.reason for refusal in read(tmp_path).refusals}
+    (tmp_path / "closed").chmod(0o700)
+    assert set(reasons) == {"IM0001", "closed"}
+    assert "cannot be listed" in reasons["closed"]

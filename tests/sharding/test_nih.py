@@ -23,7 +23,8 @@ def test_real_tables(real_data: Path) -> None:
     lists = [read_list(folder / f"{name}_list.txt.gz") for name in ("train_val", "test")]
     assert [len(names) for names in lists] == [86_524, 25_596]
     assert [len({rows[name].patient for name in names}) for names in lists] == [28_008, 2_797]
-    boxes = read_boxes(read_table(folder / "BBox_List_2017.csv.gz", ["Image Index"]))
+    boxes, wrong = read_boxes(read_table(folder / "BBox_List_2017.csv.gz", ["Image Index"]))
+    assert not wrong
     assert len(boxes) == 880
     assert sum(map(len, boxes.values())) == 984
     assert set(boxes) <= set(lists[1])
@@ -84,3 +85,24 @@ def test_other_layouts_are_refused_with_the_repair(tmp_path: Path) -> None:
     assert len({image.split for image in by_patient.values()}) > 1  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="valid_share"):
         NihConfig(root=tmp_path, out=tmp_path, valid_share=1.5)
+
+
+def test_wrong_boxes_are_named_and_take_their_image_with_them(tmp_path: Path) -> None:
+    """An image would otherwise be scored against a part of its boxes."""
+    names = write_nih(tmp_path)
+    rows = [
+        ["Image Index", "Finding Label", "Bbox [x", "y", "w", "h]"],
+        [names[0], "Infiltrate", 1, 2, 3, 4],
+        [names[0], "Infiltrat", 5, 6, 7, 8],
+        [names[1], "Mass", 1, "two", 3, 4],
+        [names[2], "Mass", 10, 20, 30, 40],
+        ["99999999_000.png", "Masss", 1, 2, 3, 4],
+    ]
+    write_csv(tmp_path / "BBox_List_2017.csv", rows)
+    images, refusals = read(tmp_path)
+    reasons = {refusal.name: refusal.reason for refusal in refusals}
+    assert set(reasons) == {names[0], names[1], "99999999_000.png"}
+    assert reasons[names[0]].startswith("BBox_List_2017.csv: its box in row 2 is wrong: unknown finding 'Infiltrat'")
+    assert "row 3" in reasons[names[1]]
+    assert len(images) == len(names) - 2
+    assert images[names[2].removesuffix(".png")].boxes  # type: ignore[attr-defined]

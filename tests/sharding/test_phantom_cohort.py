@@ -113,3 +113,17 @@ def test_plans_share_their_beginning_and_split_by_patient() -> None:
     ids = [case.key for case in plan_cohort("vindr", 3, 500, 1024)]
     assert len(set(ids)) == 500
     assert all(len(key) == 32 and int(key, 16) >= 0 for key in ids)
+
+
+@pytest.mark.parametrize("left", ["nothing", "folders", "mark"])
+def test_killed_before_the_mark_it_starts_again(tmp_path: Path, left: str) -> None:
+    folder = tmp_path / "nih"
+    folder.mkdir()
+    if left == "folders":  # what an earlier version made first
+        (folder / ".parts").mkdir()
+        (folder / "images_001" / "images").mkdir(parents=True)
+    elif left == "mark":
+        (folder / "..started.json.0a1b2c3d.tmp").write_text('{"vers')
+    run(small(tmp_path, 2, cohort="nih"))
+    run(small(tmp_path / "whole", 2, cohort="nih"))
+    assert tree(folder) == tree(tmp_path / "whole" / "nih")

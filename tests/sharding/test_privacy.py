@@ -1,12 +1,16 @@
+import csv
 import json
+import os
 import stat
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 
 from sharding.build import main
+from sharding.commit import hold
 from sharding.index import ShardSet
 from sharding.privacy import find_key, keep_key, pseudonym
 from tests.sharding.cohorts import SECRET, dicom, draw, save, write_csv, write_key
@@ -52,10 +56,11 @@ def test_no_header_and_no_name_reaches_the_shard_set(tmp_path: Path) -> None:
         dataset.RequestAttributesSequence = [item]
         save(dataset, tmp_path / "root" / "SENTINEL" / f"SENTINEL^{number}.dcm")
     (tmp_path / "root" / "SENTINEL" / "SENTINEL broken.dcm").write_bytes(b"SENTINEL" * 99)
-    names = ["SENTINEL^0.dcm", "SENTINEL^1.dcm", "SENTINEL broken.dcm"]
+    Image.fromarray(draw(2)).save(tmp_path / "root" / "SENTINEL" / "SENTINEL,19991231.png")
+    names = ["SENTINEL^0.dcm", "SENTINEL^1.dcm", "SENTINEL broken.dcm", "SENTINEL,19991231.png"]
     rows = [["path", "patient"], *([f"SENTINEL/{name}", "SENTINEL"] for name in names)]
     words = ["folder", "--root", str(tmp_path / "root"), "--out", str(tmp_path / "set"), "--processes", "1"]
-    words += ["--csv", str(write_csv(tmp_path / "about.csv", rows)), "--max_bad_share", "1"]
+    words += ["--csv", str(write_csv(tmp_path / "SENTINEL.csv", rows)), "--max_bad_share", "1"]
     assert main([*words, "--key_file", str(write_key(tmp_path / "key"))]) == 0
     for path in (tmp_path / "set").rglob("*"):
         data = path.read_bytes()
@@ -69,9 +74,25 @@ def test_no_header_and_no_name_reaches_the_shard_set(tmp_path: Path) -> None:
     assert json.loads(listed.read_text())["name"] == "SENTINEL/SENTINEL broken.dcm"
     assert stat.S_IMODE(listed.stat().st_mode) == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "about.csv",
-        "key",
-        "root",
-        "set",
-        "set.quarantine.jsonl",
+        *("SENTINEL.csv", "key", "root", "set", "set.names.csv", "set.quarantine.jsonl")
     ]
+    way_back = tmp_path / "set.names.csv"
+    assert stat.S_IMODE(way_back.stat().st_mode) == 0o600
+    with open(way_back, newline="") as file:
+        found = {row["key"]: row["name"] for row in csv.DictReader(file)}
+    assert {found[key] for key in shards.column("key")} == {f"SENTINEL/{name}" for name in [*names[:2], names[3]]}
+
+
+def test_what_holds_names_is_never_open_to_others(tmp_path: Path) -> None:
+    """The umask lets everybody read, and a folder of records that is there already was open."""
+    save(dicom(draw(1), 8), tmp_path / "root" / "Ann.dcm")
+    records = tmp_path / "set.partial"
+    records.mkdir(mode=0o755)
+    with hold(tmp_path / "set"):
+        assert stat.S_IMODE(records.stat().st_mode) == 0o700
+    before = os.umask(0)
+    try:
+        with hold(tmp_path / "other"):
+            assert stat.S_IMODE((tmp_path / "other.partial").stat().st_mode) == 0o700
+    finally:
+        os.umask(before)

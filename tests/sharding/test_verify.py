@@ -5,6 +5,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -91,6 +92,31 @@ def change_an_idx(directory: Path) -> None:
     sign(directory, path)
 
 
+def name_a_patient(directory: Path) -> None:
+    rows = pq.read_table(directory / INDEX).to_pylist()
+    rows[0]["patient"], rows[1]["age_band"], rows[2]["view_position"] = "Ann Doe", "47", "PA of Ann"
+    pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), directory / INDEX)
+    sign(directory, directory / INDEX)
+
+
+def name_the_writer(directory: Path) -> None:
+    """The tar again, as `tar` would write it: the members the same, their headers not."""
+    tar = first_tar(directory)
+    with tarfile.open(tar, "r:") as archive:
+        members = [(member, archive.extractfile(member).read()) for member in archive]  # type: ignore[union-attr]
+    with tarfile.open(tar, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for member, data in members:
+            member.uname, member.mtime = "ann", 946_684_800
+            archive.addfile(member, io.BytesIO(data))
+    sign(directory, tar)
+
+
+def call_keys_pseudonyms(directory: Path) -> None:
+    manifest = json.loads((directory / MANIFEST).read_text())
+    manifest["config"]["keep_names"] = False
+    (directory / MANIFEST).write_text(json.dumps(manifest))
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -105,6 +131,9 @@ def change_an_idx(directory: Path) -> None:
         ),
         (spoil_the_index, ["index.parquet: has 12 bytes", "cannot be read"]),
         (change_an_idx, ["nih-000000.idx: does not say where"]),
+        (name_a_patient, ["patient 'Ann Doe' is not of the form", "age_band '47'", "view_position 'PA of Ann'"]),
+        (name_the_writer, ["the header of member '00000001_000.jpg' names a user, a group or a date"]),
+        (call_keys_pseudonyms, ["00000001_000: its key is no pseudonym"]),
     ],
 )
 def test_damage_is_told(whole: Path, tmp_path: Path, damage: Callable[[Path], None], words: list[str]) -> None:

@@ -28,6 +28,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
             key_file=write_key(folder / "key"),
             processes=1,
             levels=(55, 32),
+            keep_names=True,
         )
     )
     return ShardSet.open(folder / "set")

@@ -38,5 +38,5 @@ def make_shards(folder: Path, names: tuple[str, str] = ("bright", "dim"), counts
         "--out",
         str(folder / "set"),
     ]
-    assert build.main([*words, "--findings", *names, "--processes", "1"]) == 0
+    assert build.main([*words, "--findings", *names, "--processes", "1", "--keep_names"]) == 0
     return folder / "set"

@@ -101,7 +101,7 @@ def test_two_ranks_follow_one(launcher: str, cxr: Cxr, whole: Path, vindr_set: P
 def test_resumed_by_another_number_of_ranks_it_follows_the_undisturbed_run(
     cxr: Cxr, whole: Path, vindr_set: Path, tmp_path: Path
 ) -> None:
-    """Its first steps on one rank, the rest on two: float32 rounding is all that differs, and it grows with the steps."""
+    """Its first steps on one rank, the rest on two: only float32 rounding differs, and it grows with the steps."""
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     for folder in sorted(run.glob("checkpoints/step-*"))[1:]:
