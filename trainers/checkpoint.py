@@ -77,7 +77,8 @@ class Checkpoint:
 
     def weights(self) -> dict[str, Tensor]:
         """The module's state, on the CPU."""
-        return load_file(self.path / "model.safetensors")
+        weights: dict[str, Tensor] = load_file(self.path / "model.safetensors")
+        return weights
 
     def state(self) -> dict[str, Any]:
         """Everything else needed to go on: optimizer and loader state."""

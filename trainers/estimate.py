@@ -61,9 +61,9 @@ def measure_step(module: nn.Module, loss: Callable[[], Tensor], num_images: int,
     own = {p.untyped_storage().data_ptr() for p in module.parameters()}
     counter = FlopCounterMode(display=False)
     with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        loss().backward()
+        loss().backward()  # type: ignore[no-untyped-call]
     start = time.perf_counter()
-    loss().backward()
+    loss().backward()  # type: ignore[no-untyped-call]
     seconds = time.perf_counter() - start
     module.zero_grad(set_to_none=True)
     num_parameters = sum(p.numel() for p in module.parameters())

@@ -59,7 +59,7 @@ PLANS: dict[str, Plan] = {
 }
 
 
-class Encoder(ResNet):
+class Encoder(ResNet):  # type: ignore[misc]
     """torchvision's ResNet with `fc` an identity: [N, C, H, W] -> [N, num_features].
 
     `stages` gives the maps of the four stages (strides 4, 8, 16, 32), `prepare` turns a uint8 batch into its input.

@@ -34,7 +34,7 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     """The sum of `x` over ranks, for a use that is identical on every rank (such as the loss from C)."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return x
-    return _SumOverRanks.apply(x)  # type: ignore[no-any-return]
+    return _SumOverRanks.apply(x)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _GlobalNorm(torch.autograd.Function):
@@ -93,7 +93,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         alone = not dist.is_initialized() or dist.get_world_size() == 1
         if alone or not (self.training or self.running_mean is None):
             return super().forward(input)
-        y, mean_C, m2_C, total = _GlobalNorm.apply(input, self.eps)
+        y, mean_C, m2_C, total = _GlobalNorm.apply(input, self.eps)  # type: ignore[no-untyped-call]
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             with torch.no_grad():
                 self.num_batches_tracked.add_(1)
@@ -102,7 +102,8 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
                 self.running_var.lerp_((m2_C / (total - 1)).to(self.running_var.dtype), momentum)
         if self.weight is not None:
             y = y * _wide(self.weight, y) + _wide(self.bias, y)
-        return y.to(input.dtype)
+        result: Tensor = y.to(input.dtype)
+        return result
 
 
 def standardise(x_NC: Tensor, eps: float = 1e-5) -> Tensor:
@@ -110,7 +111,7 @@ def standardise(x_NC: Tensor, eps: float = 1e-5) -> Tensor:
     x_NC = x_NC if x_NC.dtype == torch.float64 else x_NC.float()
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return F.batch_norm(x_NC, None, None, training=True, eps=eps)
-    return _GlobalNorm.apply(x_NC, eps)[0]  # type: ignore[no-any-return]
+    return _GlobalNorm.apply(x_NC, eps)[0]  # type: ignore[no-any-return, no-untyped-call]
 
 
 def use_global_norm(module: nn.Module) -> nn.Module:
@@ -121,7 +122,7 @@ def use_global_norm(module: nn.Module) -> nn.Module:
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return module
     if any(p.is_cuda for p in module.parameters()):
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-any-return, no-untyped-call]
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
             new = GlobalBatchNorm(
