@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Sequence
 
 from cluster.doors import UnusableModule, open_module
-from cluster.recipe import nearest
+from cluster.spelling import nearest
 from cluster.version import release
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -17,7 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "shard": ("sharding.build", "turn radiographs into a shard set: cxr shard {nih,vindr,folder}"),
     "verify": (
         "sharding.verify",
-        "say whether a shard set is whole, decodable, under pseudonyms, its JPEGs bare",
+        "say whether a shard set is whole, decodable, under pseudonyms, its images bare; --repair mends it",
     ),
     "pretrain": ("trainers.pretrain", "pretrain an encoder with Barlow Twins"),
     "finetune": ("trainers.finetune", "train a detector from an encoder"),
@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("eval.run", "measure predictions: numbers with intervals"),
     "report": ("eval.report", "write one self-contained report.html"),
     "demo": ("eval.study", "the whole chain on phantoms, in minutes"),
+    "bench": ("benchmarks.door", "measure speed and memory as ratios: cxr bench {sharding,decoders}"),
     "doctor": ("cluster.doctor", "say what this machine or cluster can do, and what is missing"),
 }
 """verb -> module with `main(argv) -> int`, one line of help"""

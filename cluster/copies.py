@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from cluster.storage import is_remote
+
 _COPIES, _COPY = "working_dir_files", "_ray_pkg_"
 _WRITTEN = ("out", "run_dir", "key_file", "json")
 """The fields of the verbs' configs that name what a verb writes."""
@@ -23,5 +25,5 @@ def check_outputs(config: Any) -> None:
     """`check_lasting` of every path that `config` (one verb's) says to write to."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name in _WRITTEN and isinstance(value, Path):
-            check_lasting(value, field.name)
+        if field.name in _WRITTEN and isinstance(value, str | Path) and value and not is_remote(value):
+            check_lasting(Path(value), field.name)

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from cluster import config as configs
 from cluster.copies import check_outputs
+from cluster.failure import Failure
 
 C = TypeVar("C")
 
@@ -46,9 +47,10 @@ def repair_for(error: BaseException) -> str:
 
 
 def explain(error: BaseException) -> str:
-    """One line for a failure: class, the first line of its message, the repair where there is one."""
+    """One line: class (but of a Failure), the first line of its message, the repair where there is one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    told = lines[0] if lines and isinstance(error, Failure) else ""
+    text = told or (f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
     repair = repair_for(error)
     return f"{text} ({repair})" if repair else text
 

@@ -45,3 +45,8 @@ def sha256_file(path: Path) -> str:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def sha256_bytes(data: bytes) -> str:
+    """SHA-256 of these bytes as 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()

@@ -40,6 +40,7 @@ class Progress:
         self._stream = sys.stderr if stream is None else stream
         self._terminal = self._stream.isatty()
         self._done = 0
+        self._under_way = 0
         self._closed = False
         self._started = time.monotonic()
         self._shown = self._started
@@ -52,6 +53,16 @@ class Progress:
             self._shown = now
             self._show(now)
 
+    def finish(self, num: int) -> None:
+        """`num` more are done, all of which may have been shown as under way before."""
+        self._under_way = max(0, self._under_way - num)
+        self.update(num)
+
+    def under_way(self, num: int) -> None:
+        """`num` are done inside pieces of work that are not finished yet: shown at once."""
+        self._under_way = num
+        self.update(0)
+
     def close(self) -> None:
         """Writes the last line, once."""
         if self._closed:
@@ -63,7 +74,8 @@ class Progress:
             self._stream.flush()
 
     def _show(self, now: float) -> None:
-        line = format_progress(self._done, self._total, now - self._started, self._what, self._unit)
+        shown = self._done + self._under_way
+        line = format_progress(shown, self._total, now - self._started, self._what, self._unit)
         self._stream.write(f"\r{line}\x1b[K" if self._terminal else f"{line}\n")
         self._stream.flush()
 

@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
-import difflib
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Union
+
+from cluster.spelling import nearest
 
 _MAX_SHOWN = 200
 _WORDS: dict[Any, str] = {
@@ -35,12 +36,6 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise ValueError(f"recipe {path} is not TOML: {error}") from None
     except OSError as error:
         raise ValueError(f"recipe {path} cannot be read: {error.strerror}") from None
-
-
-def nearest(word: str, words: Sequence[str]) -> str:
-    """`; did you mean 'x'?` with the most similar of `words`, or their list where none is similar."""
-    found = difflib.get_close_matches(word, words, 1, 0.6)
-    return f"; did you mean {found[0]!r}?" if found else f"; there are: {', '.join(words)}"
 
 
 def hints_of(config_type: type[Any]) -> dict[str, Any]:

@@ -1,11 +1,15 @@
-"""The same function over many items: in this process, in a pool of local processes, or as Ray tasks on a cluster."""
+"""The same function over many items: in this process, in a pool of local processes, or as Ray tasks on a cluster.
+
+On one machine a pool starts in a fraction of a second where an embedded Ray takes several and a share of the memory;
+both give the same answers, and in both an item whose process was killed is tried again.
+"""
 
 import math
 import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -16,26 +20,32 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _ENDED = (
-    "a worker process ended without an answer (killed, most often for want of memory): "
+    "a worker process ended without an answer, again and again (killed, most often for want of memory): "
     "use fewer processes or give the machine more memory; finished work is kept"
 )
+NUM_TRIES = 3
+"""How often an item is begun whose process is killed."""
 
 
-def map_tasks(function: Callable[[T], R], items: Sequence[T], processes: int) -> Iterator[R]:
+def map_tasks(function: Callable[[T], R], items: Iterable[T], processes: int) -> Iterator[R]:
     """`function` of each item, in the order of `items`, as an iterator; at most 2 x processes are under way or waiting.
 
     `processes` 0: all cores (of the cluster where there is one); 1: in this process; more: as many spawned processes,
     or Ray tasks at a time where a Ray cluster is known (inside a Ray job, RAY_ADDRESS, or an open connection).
-    `function` and the items must pickle. What `function` raises is raised here, at its item's place; the rest is then
-    given up. A killed worker raises RuntimeError. Closing the iterator, or Ctrl-C, ends the workers.
+    `function` and the items must pickle; items are taken as they are needed. What `function` raises is raised here, at
+    its item's place; the rest is then given up. An item whose worker is killed is tried again, RuntimeError after
+    NUM_TRIES. Closing the iterator, or Ctrl-C, ends the workers.
     """
     if processes < 0:
         raise ValueError(f"processes is {processes}: give 0 (all cores), 1 (this process) or more")
-    if processes == 1 or len(items) <= 1:
+    if isinstance(items, Sequence) and len(items) <= 1:
+        processes = 1
+    if processes == 1:
         return (function(item) for item in items)
     if _on_ray():
         return _map_on_ray(function, items, processes)
-    return _map_in_pool(function, items, min(processes or available_cores(), len(items)))
+    wanted = processes or available_cores()
+    return _map_in_pool(function, items, min(wanted, len(items)) if isinstance(items, Sequence) else wanted)
 
 
 def available_cores() -> int:
@@ -92,36 +102,55 @@ def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _map_in_pool(function: Callable[[T], R], items: Sequence[T], processes: int) -> Iterator[R]:
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_leave_interrupts_to_the_parent)
-    waiting: deque[Future[R]] = deque()
-    finished = False
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= 2 * processes:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-        finished = True
-    except BrokenProcessPool as error:
-        raise RuntimeError(_ENDED) from error
-    finally:
-        workers = [] if finished else list((pool._processes or {}).values())
-        pool.shutdown(wait=finished, cancel_futures=True)
-        for worker in workers:  # an abandoned item may run for minutes: nobody wants its answer
-            worker.terminate()
-        for worker in workers:
-            worker.join()
+def _map_in_pool(function: Callable[[T], R], items: Iterable[T], processes: int) -> Iterator[R]:
+    coming = iter(items)
+    waiting: deque[tuple[T, Future[R]]] = deque()
+    again: deque[T] = deque()  # begun in a pool that broke
+    num_broken = 0
+    while True:
+        pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_leave_interrupts_to_the_parent)
+        finished = False
+        try:
+            while True:
+                while len(waiting) < 2 * processes:
+                    item: T = again.popleft() if again else next(coming, _NO_MORE)
+                    if item is _NO_MORE:
+                        break
+                    again.appendleft(item)  # until the pool has taken it
+                    waiting.append((item, pool.submit(function, item)))
+                    again.popleft()
+                if not waiting:
+                    finished = True
+                    return
+                answer = waiting[0][1].result()
+                waiting.popleft()
+                num_broken = 0
+                yield answer
+        except BrokenProcessPool as error:
+            num_broken += 1
+            if num_broken >= NUM_TRIES:
+                raise RuntimeError(_ENDED) from error
+            again.extendleft(item for item, _ in reversed(waiting))
+            waiting.clear()
+        finally:
+            workers = [] if finished else list((pool._processes or {}).values())
+            pool.shutdown(wait=finished, cancel_futures=True)
+            for worker in workers:  # an abandoned item may run for minutes: nobody wants its answer
+                worker.terminate()
+            for worker in workers:
+                worker.join()
 
 
-def _map_on_ray(function: Callable[[T], R], items: Sequence[T], processes: int) -> Iterator[R]:
+_NO_MORE: Any = object()
+
+
+def _map_on_ray(function: Callable[[T], R], items: Iterable[T], processes: int) -> Iterator[R]:
     import ray
 
     if not ray.is_initialized():
         ray.init(logging_level="warning")
     at_once = processes or max(1, int(ray.cluster_resources().get("CPU", 1)))
-    task: Any = ray.remote(num_cpus=1)(function)
+    task: Any = ray.remote(num_cpus=1, max_retries=NUM_TRIES - 1)(function)
     waiting: deque[Any] = deque()
     try:
         for item in items:
@@ -132,7 +161,7 @@ def _map_on_ray(function: Callable[[T], R], items: Sequence[T], processes: int) 
             yield ray.get(waiting.popleft())
     except ray.exceptions.RayTaskError as error:
         raise (error.cause if isinstance(error.cause, Exception) else error) from None
-    except ray.exceptions.WorkerCrashedError as error:
+    except ray.exceptions.RayError as error:  # killed, out of memory, its node lost: after all tries
         raise RuntimeError(_ENDED) from error
     finally:
         for reference in waiting:

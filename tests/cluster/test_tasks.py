@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,26 @@ def test_errors_come_at_their_place(processes: int) -> None:
 def test_a_killed_worker_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="ended without an answer"):
         list(map_tasks(work_for_tasks.die_at_three, range(9), 2))
+
+
+def test_an_item_whose_worker_was_killed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXR_TEST_FOLDER", str(tmp_path))
+    assert list(map_tasks(work_for_tasks.die_once_at_three, iter(range(9)), 2)) == list(range(9))
+    assert (tmp_path / "died").exists()
+
+
+def test_items_are_taken_as_they_are_needed() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for value in range(100):
+            taken.append(value)
+            yield value
+
+    answers = map_tasks(work_for_tasks.square_but_three, items(), 2)
+    assert next(answers) == 0
+    assert len(taken) <= 5
+    answers.close()  # type: ignore[attr-defined]
 
 
 def test_negative_is_refused() -> None:

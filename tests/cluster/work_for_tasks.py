@@ -29,3 +29,13 @@ def wait_for_ever(value: int) -> None:
     with open(os.path.join(os.environ["CXR_TEST_FOLDER"], str(os.getpid())), "w") as file:
         file.write(str(value))
     time.sleep(600)
+
+
+def die_once_at_three(value: int) -> int:
+    """Ends its own process the first time that it is given 3, which a file in CXR_TEST_FOLDER then tells."""
+    if value == 3:
+        mark = os.path.join(os.environ["CXR_TEST_FOLDER"], "died")
+        if not os.path.exists(mark):
+            with open(mark, "w"):
+                os.kill(os.getpid(), signal.SIGKILL)
+    return value
