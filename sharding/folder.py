@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import math
-import os
 import re
-import stat
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
-from sharding.findings import NIH_FINDINGS, VINDR_FINDINGS, finding_number, is_no_finding
+from cluster import storage
+from sharding.findings import finding_number
+from sharding.folder_csv import Described, names_of, read_descriptions
+from sharding.folder_files import File, find_files, kind_by_name
+from sharding.folder_patients import header_patients
+from sharding.known import read_way_back
 from sharding.options import OutputConfig
 from sharding.privacy import pseudonym
-from sharding.sample import SPLITS, Box, Cohort, PixelKind, Refusal, SourceImage, age_band, unlisted
-from sharding.tables import Table, read_table
+from sharding.sample import Box, Cohort, Refusal, SourceImage
+from sharding.splits import hash_split
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
-DICOM_ENDINGS = (".dcm", ".dicom")
-BOX_COLUMNS = ("x_min", "y_min", "x_max", "y_max")
+KEPT_CHARACTERS = 80
+"""Of a file's name, from its end."""
+
+ENDINGS = "*.dcm, *.dicom, *.ima, DICOM without ending, *.png, *.jpg"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderConfig(OutputConfig):
-    """Radiographs of one's own, at any depth below a folder: *.dcm, *.dicom, DICOM without ending, *.png, *.jpg."""
+    """Radiographs of one's own, at any depth below a folder: *.dcm, *.dicom, *.ima, without ending, *.png, *.jpg."""
 
     name: str = "folder"
     """Start of the tars' names, and the samples' `source`."""
-    csv: Path | None = None
-    """Describes the images: column `path` (relative to root), and any of findings ("a|b"; "No finding" is healthy,
+    csv: str | Path | None = None
+    """Describes the images: column `path` (below root, or whole), and any of findings ("a|b"; "No finding" is healthy,
     blank unknown), patient, split (train, valid, test), sex, age (years), view_position, and x_min y_min x_max y_max
     with finding (one box a row, original pixels; blank: no box if the row says "No finding", else not annotated)."""
+    listed_only: bool = False
+    """Take the files that the csv file names and look for no others, so that root is not listed."""
+    split: Literal["csv", "patient", "hash", "none"] = "csv"
+    """csv: the csv file's, or train; patient: by patient with the findings balanced; hash: by a hash of the patient,
+    which stays when images are added; none: everything is train. A patient is the csv file's or else the DICOM
+    header's; an image without one is its own."""
     findings: tuple[str, ...] = ()
     """Names of the findings in their order; default is NIH's or VinDr's 14 where the csv file's names fit one, or else
     the names themselves in alphabetical order."""
@@ -40,198 +51,152 @@ class FolderConfig(OutputConfig):
     """Name samples after their files, in letters, digits, - and _; by default keys are keyed pseudonyms, for
     file names often name people. Either way `<out>.names.csv` (its owner's alone, never to be given away) has both."""
 
-
-@dataclass(slots=True)
-class _Described:
-    """What the csv file says about one image."""
-
-    finding_names: set[str] | None = None
-    boxes: list[tuple[str, float, float, float, float]] | None = None
-    patient: str = ""
-    split: str = ""
-    sex: str = ""
-    age: str = ""
-    view_position: str = ""
-    wrong: str = ""
+    def __post_init__(self) -> None:
+        OutputConfig.__post_init__(self)
+        if self.listed_only and self.csv is None:
+            raise ValueError("listed_only: takes what a csv file names; give --csv too")
 
 
 def read_folder(config: FolderConfig, secret: bytes) -> Cohort:
-    """Every radiograph below `config.root`, sorted by path, in the split that the csv file gives or else in "train".
+    """Every radiograph below `config.root`, sorted by path.
 
     Findings and boxes are None where the csv file does not tell. An image whose row is wrong, a row without an
-    image and, where there is a csv file, an image without a row are refused. Raises ValueError where nothing is found.
+    image and, where there is a csv file, an image without a row are refused. Where the split is by patient, all are
+    "train" until they are dealt out. Raises ValueError where nothing is found or the csv file is of another form.
     """
-    root = config.root.absolute()
-    if not root.is_dir():
+    if not storage.is_folder(config.root):
         raise ValueError(f"root: {config.root} is not a folder")
     refusals: list[Refusal] = []
-    files = sorted(_walk(root, refusals), key=lambda found: found[0])
+    described: dict[str, Described] | None = None
+    if config.csv is not None:
+        described, lost = read_descriptions(config.csv, config.root)
+        refusals += [Refusal(*row) for row in lost]
+    if config.listed_only and described is not None:
+        files = _listed(described, refusals)
+    else:
+        files = find_files(config.root, refusals)
     if not files:
         some = "".join(f"; {refusal.name}: {refusal.reason}" for refusal in refusals[:3])
-        raise ValueError(
-            f"root: {config.root} holds no radiograph (*.dcm, *.dicom, DICOM without ending, *.png, *.jpg){some}"
-        )
-    described: dict[str, _Described] | None = None
-    names: tuple[str, ...] = config.findings
-    if config.csv is not None:
-        table = read_table(config.csv, ["path"])
-        described = _describe(table)
-        names = config.findings or _names_of(described)
-        known = {name for name, _ in files}
-        refusals += [
-            Refusal(name, f"{config.csv.name} names it, but there is no such file under root")
-            for name in described
-            if name not in known
-        ]
-    keys = _keys(files, secret, config.keep_names)
+        raise ValueError(f"root: {config.root} holds no radiograph ({ENDINGS}){some}")
+    if described is not None and not config.listed_only:
+        refusals += _without_file(config, files, described)
+    names = config.findings or names_of(described or {})
+    earlier: dict[str, str] = {}
+    if config.append and config.keep_names:
+        earlier = {name: key for key, (name, *_) in read_way_back(config.private(".names.csv")).items()}
+    keys = _keys([name for name, _, _ in files], secret, config.keep_names, earlier)
+    root = storage.absolute(config.root)
     images: list[SourceImage] = []
-    for name, kind in files:
-        about = _Described() if described is None else described.get(name)
+    unknown = Described()
+    for file, key in zip(files, keys, strict=True):
+        about = unknown if described is None else described.pop(file[0], None)
         if about is None:
-            refusals.append(Refusal(name, f"{config.csv and config.csv.name} does not name it"))
+            refusals.append(Refusal(file[0], f"{storage.name_of(config.csv or '')} does not name it"))
             continue
         try:
-            images.append(_image(root, name, kind, keys[name], about, names, config.name, secret))
+            images.append(_image(root, file, key, about, names, config, secret))
         except ValueError as error:
-            refusals.append(Refusal(name, str(error)))
+            refusals.append(Refusal(file[0], str(error)))
+    if config.split in ("patient", "hash") or config.append or len({image.split for image in images}) > 1:
+        # Who is on which side must be known before any pixel is read.
+        images = header_patients(images, secret, config.processes)
+    if config.split == "hash":
+        shares = config.valid_share, config.test_share
+        images = [dataclasses.replace(i, split=hash_split(i.patient or i.key, *shares)) for i in images]
     return Cohort(names, tuple(images), tuple(refusals), () if config.csv is None else (config.csv,))
 
 
-def _walk(root: Path, refusals: list[Refusal]) -> Iterator[tuple[str, PixelKind]]:
-    """Relative path and kind of every radiograph; hidden files and folders, and what is not one, are passed over.
+def _listed(described: dict[str, Described], refusals: list[Refusal]) -> list[File]:
+    files: list[File] = []
+    for name in sorted(described):
+        kind = kind_by_name(name)
+        if kind is None:
+            refusals.append(Refusal(name, f"is no radiograph by its ending ({ENDINGS})"))
+        else:
+            files.append((name, kind, None))
+    return files
 
-    A folder that cannot be listed, and a file that cannot be opened to see what it is, go to `refusals`.
+
+def _without_file(config: FolderConfig, files: list[File], described: dict[str, Described]) -> list[Refusal]:
+    """Rows whose files are not among those found. Raises ValueError where that is all of them."""
+    known = {name for name, _, _ in files}
+    lost = [name for name in described if name not in known]
+    csv = storage.name_of(config.csv or "")
+    if lost and len(lost) == len(described):
+        slashes = ", with / between folders" if "\\" in lost[0] else ""
+        raise ValueError(
+            f"csv: none of the {len(described):,} files that {csv} names is below root {config.root}: it names "
+            f"{lost[0]}, and there is {files[0][0]}; paths must be relative to root, or whole{slashes}"
+        )
+    return [
+        Refusal(
+            name,
+            f"{csv} names it, but there is no such file under root"
+            if kind_by_name(name)
+            else f"{csv} names it, but it is no radiograph by its ending ({ENDINGS})",
+        )
+        for name in lost
+    ]
+
+
+def _keys(names: list[str], secret: bytes, keep_names: bool, earlier: dict[str, str]) -> list[str]:
+    """A key for each relative path: it depends on that path alone, unless two paths would get the same one.
+
+    `earlier`: name -> key of the files that a set to be added to has, which keep theirs.
     """
-    for folder, folders, names in os.walk(root, onerror=lambda error: refusals.append(unlisted(root, error))):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            if name.startswith("."):
-                continue
-            path = Path(folder) / name
-            relative = path.relative_to(root).as_posix()
-            ending = path.suffix.lower()
-            if ending in IMAGE_ENDINGS:
-                yield relative, "image"
-                continue
-            try:
-                if ending in DICOM_ENDINGS or (not re.fullmatch(r"\.[a-z]\w*", ending) and _has_dicom_mark(path)):
-                    yield relative, "dicom"
-            except OSError as error:
-                refusals.append(Refusal(relative, f"cannot be opened to see what it is: {error.strerror}"))
-
-
-def _has_dicom_mark(path: Path) -> bool:
-    if not stat.S_ISREG(path.stat().st_mode):
-        return False
-    with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-def _keys(files: list[tuple[str, PixelKind]], secret: bytes, keep_names: bool) -> dict[str, str]:
-    """A key for each relative path: it depends on that path alone, unless two paths would get the same one."""
-    keys: dict[str, str] = {}
-    for name, _ in files:
+    keys: list[str] = []
+    for name in names:
         if not keep_names:
-            keys[name] = pseudonym(secret, "key", name)
+            keys.append(pseudonym(secret, "key", name))
         else:
             stem = re.sub(r"\.(png|jpe?g|dcm|dicom)$", "", name, flags=re.IGNORECASE)
-            keys[name] = re.sub(r"[^A-Za-z0-9_-]", "_", stem.replace("/", "__"))[-180:]
-    shared = {key for key, count in Counter(keys.values()).items() if count > 1}
-    for name, key in keys.items():
-        if key in shared:
-            keys[name] = f"{key}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
-    return keys
+            keys.append(re.sub(r"[^A-Za-z0-9_-]", "_", stem.replace("/", "__"))[-KEPT_CHARACTERS:])
+    if not earlier and len(set(keys)) == len(keys):
+        return keys
+    counts = Counter(keys)
+    taken = set(earlier.values())
+    return [
+        earlier.get(name) or (key if counts[key] == 1 and key not in taken else f"{key}-{_mark(name)}")
+        for name, key in zip(names, keys, strict=True)
+    ]
 
 
-def _describe(table: Table) -> dict[str, _Described]:
-    columns = {name: table.column(name) for name in table.columns}
-    described: dict[str, _Described] = {}
-    for number, raw in enumerate(columns["path"]):
-        row = {name: values[number] for name, values in columns.items()}
-        about = described.setdefault(Path(raw).as_posix(), _Described())
-        for field in ("patient", "split", "sex", "age", "view_position"):
-            value = row.get(field, "")
-            if value and getattr(about, field) not in ("", value):
-                about.wrong = f"its rows give {field} both {getattr(about, field)!r} and {value!r}"
-            elif value:
-                setattr(about, field, value)
-        if "findings" in row:
-            given = {part.strip() for part in re.split(r"[|;]", row["findings"]) if part.strip()}
-            if given:
-                about.finding_names = (about.finding_names or set()) | {n for n in given if not is_no_finding(n)}
-        if all(name in row for name in BOX_COLUMNS):
-            corners = [row[name] for name in BOX_COLUMNS]
-            if about.finding_names == set():
-                about.boxes = about.boxes or []
-            if any(corners):
-                _add_box(about, row.get("finding", "") or row.get("findings", ""), corners)
-    return described
+def _mark(name: str) -> str:
+    return hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
 
 
-def _add_box(about: _Described, name: str, corners: list[str]) -> None:
-    try:
-        x_min, y_min, x_max, y_max = (float(value) for value in corners)
-    except ValueError:
-        about.wrong = f"a box of it is not four numbers: {' '.join(corners)}"
-        return
-    if not all(math.isfinite(value) for value in (x_min, y_min, x_max, y_max)):
-        about.wrong = f"a box of it is not finite: {' '.join(corners)}"
-    elif not name:
-        about.wrong = "a box of it has no finding (column finding)"
-    else:
-        about.boxes = [*(about.boxes or []), (name, x_min, y_min, x_max, y_max)]
-        about.finding_names = (about.finding_names or set()) | {name}
-
-
-def _names_of(described: dict[str, _Described]) -> tuple[str, ...]:
-    found = {name for about in described.values() for name in about.finding_names or ()}
-    for known in (NIH_FINDINGS, VINDR_FINDINGS):
-        if found and found <= set(known):
-            return known
-    return tuple(sorted(found))
+@cache
+def _shared(findings: tuple[int, ...]) -> tuple[int, ...]:
+    """The same tuple for the same findings, for there may be millions."""
+    return findings
 
 
 def _image(
-    root: Path,
-    name: str,
-    kind: PixelKind,
-    key: str,
-    about: _Described,
-    names: tuple[str, ...],
-    source: str,
-    secret: bytes,
+    root: str, file: File, key: str, about: Described, names: tuple[str, ...], config: FolderConfig, secret: bytes
 ) -> SourceImage:
     """Raises ValueError for what is wrong in the image's rows."""
     if about.wrong:
         raise ValueError(about.wrong)
-    split = about.split or "train"
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r} is none of train, valid, test")
-    sex = about.sex.upper()[:1]
-    if about.sex and sex not in ("F", "M"):
-        raise ValueError(f"sex {about.sex!r} is neither F nor M")
-    try:
-        years = float(about.age) if about.age else None
-    except ValueError:
-        raise ValueError(f"age {about.age!r} is not a number of years") from None
-    view = about.view_position.upper()
-    if not re.fullmatch(r"[A-Z]{0,12}", view):
-        raise ValueError(f"view_position {about.view_position!r} is not one word of letters")
+    name, kind, stat = file
+    numbers: dict[str, int] = {}
+    for finding, line in (about.findings or {}).items():
+        try:
+            numbers[finding] = finding_number(finding, names)
+        except ValueError as error:
+            raise ValueError(f"{storage.name_of(config.csv or '')}, line {line}: {error}") from None
+    patient = about.told.get("patient")
     return SourceImage(
-        path=str(root / name),
+        path=f"{root}/{name}",
         kind=kind,
         name=name,
         key=key,
-        source=source,
-        split=split,
-        findings=None
-        if about.finding_names is None
-        else tuple(sorted({finding_number(finding, names) for finding in about.finding_names})),
-        boxes=None
-        if about.boxes is None
-        else tuple(Box(finding_number(finding, names), *corners) for finding, *corners in about.boxes),
-        patient=pseudonym(secret, "patient", about.patient) if about.patient else None,
-        sex=sex or None,
-        age_band=age_band(years),
-        view_position=view or None,
+        source=config.name,
+        split=about.told.get("split", "train") if config.split == "csv" else "train",
+        findings=None if about.findings is None else _shared(tuple(sorted(set(numbers.values())))),
+        boxes=None if about.boxes is None else tuple(Box(numbers[finding], *box) for finding, *box in about.boxes),
+        patient=pseudonym(secret, "patient", patient) if patient else None,
+        sex=about.told.get("sex"),
+        age_band=about.told.get("age"),
+        view_position=about.told.get("view_position"),
+        stat=stat,
     )

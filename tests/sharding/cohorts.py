@@ -1,6 +1,11 @@
 """Small cohorts on disk for the tests of this room."""
 
+import contextlib
 import csv
+import io
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,23 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 SECRET = bytes(range(32))
+
+BAD_SECTOR = "/proc/self/mem"
+"""A plain file that opens, and whose beginning gives EIO when it is read, as a failing disk or network does."""
+
+
+@contextlib.contextmanager
+def powerless() -> Iterator[Path]:
+    """An empty folder, and none of root's rights until the end of the block."""
+    was = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        if was == 0:
+            os.seteuid(65534)  # nobody
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(was)
 
 
 def draw(seed: int, height: int = 60, width: int = 50) -> npt.NDArray[np.uint8]:
@@ -114,3 +136,11 @@ def write_vindr(root: Path, num_images: int = 8) -> list[str]:
                 rows.append([key, "Cardiomegaly", 3, f"R{reader}", 5 + reader, 10, 30, 40 + reader])
     write_csv(root / "train.csv", rows)
     return keys
+
+
+def noisy_png(seed: int, side: int) -> bytes:
+    """A PNG [side, side] of noise, which no compression makes smaller."""
+    noise = np.random.default_rng(seed).integers(0, 256, (side, side), dtype=np.uint8)
+    text = io.BytesIO()
+    Image.fromarray(noise).save(text, "PNG")
+    return text.getvalue()
