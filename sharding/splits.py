@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 REFERENCE_SHARES: tuple[float, float] = (0.15, 0.15)
@@ -45,18 +46,52 @@ def reference_split(keys: Sequence[str]) -> dict[str, str]:
     return {key: split for split, part in (("train", train), ("valid", valid), ("test", test)) for key in part}
 
 
+class PatientSides:
+    """Which splits each patient is seen in, chunk by chunk: a reference and a small number for each patient."""
+
+    def __init__(self) -> None:
+        self._bits: dict[str, int] = {}
+        self._sides: dict[str, int] = {}
+
+    def see(self, patients: Iterable[str | None], splits: Iterable[str]) -> None:
+        """Takes more images in; both go image by image, None is nobody, "" no split."""
+        sides = self._sides
+        for patient, split in zip(patients, splits, strict=True):
+            if patient is not None:
+                bit = self._bits.get(split) or self._bits.setdefault(split, 1 << len(self._bits))
+                sides[patient] = sides.get(patient, 0) | bit
+
+    def torn(self) -> dict[str, list[str]]:
+        """Patients with images in several splits, and which, both in alphabetical order."""
+        names = sorted(name for name in self._bits if name)
+        all_bits = sum(self._bits[name] for name in names)
+        several = sorted(
+            patient for patient, side in self._sides.items() if (side & all_bits) & ((side & all_bits) - 1)
+        )
+        return {patient: [name for name in names if self._sides[patient] & self._bits[name]] for patient in several}
+
+    def num_patients(self) -> dict[str, int]:
+        """How many patients are in each split, "" (none) among them."""
+        counts = Counter(self._sides.values())
+        return {n: sum(c for side, c in counts.items() if side & bit) for n, bit in self._bits.items()}
+
+    def check(self) -> None:
+        """Raises ValueError, naming five of them, where images of one patient are in several splits."""
+        torn = self.torn()
+        if torn:
+            some = ", ".join(f"{patient} ({' and '.join(where)})" for patient, where in list(torn.items())[:5])
+            raise ValueError(f"split: {len(torn)} patients are on two sides: {some}")
+
+
 def torn_patients(patients: Iterable[str | None], splits: Iterable[str]) -> dict[str, list[str]]:
     """Patients with images in several splits, and which; both go image by image, None is nobody, "" no split."""
-    seen: dict[str, set[str]] = {}
-    for patient, split in zip(patients, splits, strict=True):
-        if patient is not None and split:
-            seen.setdefault(patient, set()).add(split)
-    return {patient: sorted(where) for patient, where in seen.items() if len(where) > 1}
+    sides = PatientSides()
+    sides.see(patients, splits)
+    return sides.torn()
 
 
 def check_patients(patients: Iterable[str | None], splits: Iterable[str]) -> None:
     """Raises ValueError, naming some, where images of one patient are in several splits."""
-    torn = torn_patients(patients, splits)
-    if torn:
-        some = ", ".join(f"{patient} ({' and '.join(where)})" for patient, where in sorted(torn.items())[:5])
-        raise ValueError(f"split: {len(torn)} patients are on two sides: {some}")
+    sides = PatientSides()
+    sides.see(patients, splits)
+    sides.check()

@@ -1,8 +1,10 @@
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sharding.splits import check_patients, hash_split, listed_split, reference_split
+from sharding.splits import PatientSides, check_patients, hash_split, listed_split, reference_split, torn_patients
 
 
 def test_hash_split_has_its_shares_and_depends_on_the_name_alone() -> None:
@@ -43,3 +45,24 @@ def test_a_patient_on_two_sides_is_named() -> None:
     with pytest.raises(ValueError, match=r"1 patients are on two sides: ann \(test and train\)"):
         check_patients(["ann", "ann", None, None], ["train", "test", "train", "test"])
     check_patients(["ann", "ann", "ann"], ["train", "train", ""])
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([None, "a", "b", "c", "d"]), st.sampled_from(["", "train", "valid", "test", "odd"])),
+        max_size=30,
+    ),
+    st.integers(0, 30),
+)
+def test_sides_are_the_same_in_chunks(images: list[tuple[str | None, str]], border: int) -> None:
+    sides = PatientSides()
+    for chunk in (images[:border], images[border:]):
+        sides.see([patient for patient, _ in chunk], [split for _, split in chunk])
+    where = {name: sorted({split for patient, split in images if patient == name and split}) for name in "abcd"}
+    torn = {name: splits for name, splits in where.items() if len(splits) > 1}
+    assert sides.torn() == torn == torn_patients([p for p, _ in images], [s for _, s in images])
+    if torn:
+        with pytest.raises(ValueError, match=f"{len(torn)} patients are on two sides: {min(torn)} "):
+            sides.check()
+    else:
+        sides.check()
