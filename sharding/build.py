@@ -2,287 +2,174 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import json
-import os
-import re
-import stat
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import config as configs
-from cluster import door
-from cluster.files import sha256_file, write_atomic
-from cluster.progress import Progress, format_seconds
-from cluster.tasks import available_cores, map_tasks
-from cluster.version import code_version, release
-from sharding.commit import clear_partial, commit, digest_of, hold, is_complete
-from sharding.folder import FolderConfig, read_folder
-from sharding.index import MANIFEST
-from sharding.nih import NihConfig, read_nih
-from sharding.options import NOT_IN_MANIFEST, OutputConfig, beside
-from sharding.pixels import UnreadableImage
-from sharding.privacy import find_key, keep_key, pseudonym
-from sharding.sample import KEY_PATTERN, SPLITS, Cohort, Refusal, SourceImage
-from sharding.splits import check_patients
-from sharding.vindr import VindrConfig, read_vindr
-from sharding.writer import Encoding, ShardTask, encode_image, finished, write_shard
-
-NUM_TRIED = 8
-"""Images that `--dry_run` encodes for its estimate."""
-
-
-class TooManyFailures(Exception):
-    """More images or rows are unusable than the config allows; what is finished is kept."""
+from cluster import door, storage
+from cluster.failure import Failure
+from cluster.files import sha256_bytes
+from cluster.target import Target, open_target
+from cluster.version import code_version
+from sharding import filters, shards
+from sharding.coco import write_annotations
+from sharding.commit import Delivery, Held, clear, clear_leftovers, commit, hold
+from sharding.delivery import check_joins, check_room, check_same, find_manifest
+from sharding.folder import FolderConfig
+from sharding.known import write_way_back
+from sharding.make_shards import make_shards
+from sharding.options import OutputConfig
+from sharding.prepare import READERS, Work, prepare, read, with_vocabulary
+from sharding.privacy import find_key, keep_key
+from sharding.quarantine import judge, write_quarantine
+from sharding.sample import Cohort, SourceImage
+from sharding.summary import print_estimate, print_summary
+from sharding.task import ShardTask
+from sharding.vindr import VindrConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The verb: first word nih, vindr or folder, then its flags. Gives the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    known: dict[str, tuple[type[OutputConfig], Callable[[Any], None]]] = {
-        "nih": (NihConfig, run),
-        "vindr": (VindrConfig, run),
-        "folder": (FolderConfig, run),
-    }
-    if not words or words[0] not in known:
+    if not words or words[0] not in READERS:
         asked = words[:1] in (["--help"], ["-h"])
         print(
             "usage: cxr shard nih|vindr|folder --root DIR --out DIR [...]   (cxr shard nih --help tells every field)",
             file=sys.stdout if asked else sys.stderr,
         )
         return 0 if asked else 2
-    config_type, function = known[words[0]]
-    return door.enter(f"cxr shard {words[0]}", config_type, function, words[1:])
+    return door.enter(f"cxr shard {words[0]}", READERS[words[0]], run, words[1:])
 
 
 def run(config: OutputConfig) -> None:
-    """Makes the shard set that `config` asks for, or goes on with it, or finds it complete.
+    """Makes the shard set that `config` asks for, or goes on with it, or adds to it, or finds it complete.
 
     Raises ValueError for what the user can repair, TooManyFailures, and what the machine raises.
     """
-    out = config.out.absolute()
+    if isinstance(config, VindrConfig) and config.annotations_only:
+        write_annotations(config)
+        return
     started = time.monotonic()
-    if not config.root.is_dir():
+    if not storage.is_folder(config.root):
         raise ValueError(f"root: {config.root} is not a folder")
-    cohort, secret = _read(config)
-    cohort, stats = look_up(cohort)
-    tasks, inputs, sources = _plan(config, cohort, stats, secret)
+    target = open_target(config.out)
+    before = find_manifest(target)
+    secret = _find_secret(config, before is not None)
+    if before is None:
+        check_room(config, target, config.records().is_dir())
+    if config.dry_run or (before is not None and not config.append):
+        _look(config, target, secret, before)
+        return
+    with hold(config, target) as held:
+        if find_manifest(target) != before:
+            raise ValueError(f"out: another run has just finished {config.out}; start again")
+        begun = any(held.folder.glob("*.json"))
+        try:
+            plan = _plan(config, target, secret, before)
+        except ValueError:
+            if not begun:  # nothing is lost, and the mistake leaves nothing behind
+                clear(held.folder)
+            raise
+        _make(plan, held, before, started)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """All that is settled before the first image is encoded."""
+
+    job: shards.Job
+    work: Work
+    trial: shards.Trial
+    per_shard: int
+    tasks: list[ShardTask]
+    sources: dict[str, Any]
+    inputs: str
+
+
+def _plan(config: OutputConfig, target: Target, secret: bytes, before: Mapping[str, Any] | None) -> Plan:
+    cohort = read(with_vocabulary(config, before), secret)
+    job = shards.Job(config, cohort.findings, secret, target, filters.parse(config.only))
+    adds_to = before if config.append else None
+    if adds_to is not None:
+        check_joins(job, adds_to)
+    work = prepare(job, cohort, adds_to)
+    recorded = 0 if before is None or config.append else int(before["deliveries"][0]["samples_per_shard"])
+    known = config.samples_per_shard or recorded
+    trial = shards.try_some(job, work.images) if config.dry_run or not known else shards.Trial()
+    per_shard = known or shards.samples_per_shard(config, len(work.images), trial)
+    tasks, described = shards.make_tasks(job, work.images, per_shard, work.first_shard)
+    sources = _sources(config, cohort, work.images)
+    return Plan(job, work, trial, per_shard, tasks, sources, shards.digest_of([job.settings(), described, sources]))
+
+
+def _look(config: OutputConfig, target: Target, secret: bytes, before: Mapping[str, Any] | None) -> None:
+    """A dry run, or a set that is complete already. Nothing is written."""
+    plan = _plan(config, target, secret, before)
     if config.dry_run:
-        _estimate(config, cohort, sources["images"]["bytes"], secret)
+        print_estimate(plan.job, plan.work, plan.trial, plan.sources["images"]["bytes"], plan.per_shard)
         return
-    if is_complete(out, inputs):
-        clear_partial(out)
-        print(f"{out} is complete already ({len(cohort.images):,} images): nothing to do")
-        return
-    with hold(out):
-        if is_complete(out, inputs):
-            return
-        keep_key(config.key_path(), secret)
-        if isinstance(config, FolderConfig):
-            write_atomic(beside(out, ".names.csv"), _names(cohort), mode=0o600)
-        refusals = _write(config, cohort, tasks)
-        _quarantine(beside(out, ".quarantine.jsonl"), refusals)
-        _judge(config, cohort, refusals)
-        kept = {k: v for k, v in configs.to_dict(config).items() if k not in NOT_IN_MANIFEST}
-        manifest = commit(out, tasks, inputs, kept, sources, len(cohort.refusals), code_version())
-    _summary(out, manifest, refusals, time.monotonic() - started)
+    assert before is not None
+    check_same(config, before, plan.inputs)
+    clear_leftovers(config, target, before)
+    print(f"{config.out} is complete already ({before['num_samples']:,} images): nothing to do")
 
 
-def _read(config: OutputConfig) -> tuple[Cohort, bytes]:
+def _make(plan: Plan, held: Held, before: Mapping[str, Any] | None, started: float) -> None:
+    job, work = plan.job, plan.work
+    config = job.config
+    if before is not None and not work.images:
+        judge(config, work.refusals, work.num_known + len(work.refusals))
+        write_quarantine(config, work.refusals)
+        clear(held.folder)
+        aside = f"; {len(work.refusals):,} set aside" if work.refusals else ""
+        print(f"{config.out} has all {work.num_known:,} images already: nothing to do{aside}")
+        return
+    job.target.make()
+    keep_key(config.key_path(), job.secret)
+    if isinstance(config, FolderConfig):
+        write_way_back(config.private(".names.csv"), work.images)
+    refusals = make_shards(config, plan.tasks, work.refusals, len(work.images) + work.num_known, held.folder)
+    delivery = Delivery(
+        reader=next(name for name, kind in READERS.items() if isinstance(config, kind)),
+        inputs=plan.inputs,
+        config=shards.kept_config(config),
+        sources=plan.sources,
+        samples_per_shard=plan.per_shard,
+        num_refused_by_reader=len(work.refusals),
+        num_dropped=work.num_dropped,
+        key_print=shards.key_print(job.secret),
+        code_version=code_version(),
+    )
+    manifest = commit(job.target, held, plan.tasks, delivery, before)
+    if manifest is None:
+        clear(held.folder)
+        aside = f"{len(refusals):,} were set aside, the others left out by --only"
+        if before is None:
+            raise Failure(f"{config.out}: none of the {len(work.images):,} images could be taken: {aside}")
+        print(f"{config.out}: none of the {len(work.images):,} new images could be taken ({aside}); it stays as it is")
+        manifest = dict(before)
+    print_summary(config, manifest, refusals, work.num_known, time.monotonic() - started)
+
+
+def _find_secret(config: OutputConfig, is_complete: bool) -> bytes:
     key = config.key_path()
-    if (config.out / MANIFEST).exists() and not key.exists():
+    if is_complete and not key.exists():
         raise ValueError(f"key_file: {config.out} is a complete shard set, but its key {key} is missing: give it back")
-    secret = find_key(key, config.out)
-    match config:
-        case NihConfig():
-            return read_nih(config, secret), secret
-        case VindrConfig():
-            return read_vindr(config, secret), secret
-        case FolderConfig():
-            return read_folder(config, secret), secret
-    raise AssertionError(config)
+    return find_key(key, Path(config.out))
 
 
-def look_up(cohort: Cohort) -> tuple[Cohort, dict[str, os.stat_result]]:
-    """The cohort without the images whose files are not there or no plain files, which are refused; stats by key."""
-    stats: dict[str, os.stat_result] = {}
-    refusals = list(cohort.refusals)
-    for image in cohort.images:
-        try:
-            found = os.stat(image.path)
-        except OSError as error:
-            what = "a link to nothing" if os.path.islink(image.path) else "the file cannot be found"
-            refusals.append(Refusal(image.name, f"{what}: {error.strerror}"))
-            continue
-        if stat.S_ISREG(found.st_mode):
-            stats[image.key] = found
-        else:
-            refusals.append(Refusal(image.name, "is not a plain file"))
-    images = tuple(image for image in cohort.images if image.key in stats)
-    return dataclasses.replace(cohort, images=images, refusals=tuple(refusals)), stats
-
-
-def _plan(
-    config: OutputConfig, cohort: Cohort, stats: dict[str, os.stat_result], secret: bytes
-) -> tuple[list[ShardTask], str, dict[str, Any]]:
-    """Tasks (no shard crosses a split), a digest of all that decides the bytes, and the sources for the manifest."""
-    if not cohort.images:
-        some = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in cohort.refusals[:3])
-        raise ValueError(f"root: {config.root} gives no usable image ({len(cohort.refusals)} refused: {some})")
-    check_patients((image.patient for image in cohort.images), (image.split for image in cohort.images))
-    keys = Counter(image.key for image in cohort.images)
-    assert all(KEY_PATTERN.fullmatch(key) for key in keys), [key for key in keys if not KEY_PATTERN.fullmatch(key)][:3]
-    assert keys.total() == len(keys), keys.most_common(3)
-    encoding = _encoding(config)
-    settings = {
-        "config": {k: v for k, v in configs.to_dict(config).items() if k not in NOT_IN_MANIFEST},
-        "findings": cohort.findings,
-        # The release, not the commit: a set made by yesterday's commit is not another one.
-        "release": release(),
-        "key": pseudonym(secret, "key of", "this shard set"),
-    }
-    tasks: list[ShardTask] = []
-    described: list[str] = []
-    num_bytes = 0
-    for split in SPLITS:
-        images = [image for image in cohort.images if image.split == split]
-        for begin in range(0, len(images), config.samples_per_shard):
-            part = tuple(images[begin : begin + config.samples_per_shard])
-            num_bytes += sum(stats[image.key].st_size for image in part)
-            about = [_about(image, stats[image.key].st_size) for image in part]
-            described.append(digest_of(about))
-            digest = digest_of([settings, len(tasks), about, [stats[image.key].st_mtime_ns for image in part]])
-            tasks.append(
-                ShardTask(
-                    len(tasks), config.name, config.out.absolute(), cohort.findings, part, encoding, secret, digest
-                )
-            )
-    sources: dict[str, Any] = {
-        "tables": [
-            {
-                # What the user has called a file may name people; NIH's and VinDr's names are published.
-                "name": "csv" if isinstance(config, FolderConfig) else path.name,
-                "bytes": path.stat().st_size,
-                "sha256": sha256_file(path),
-            }
-            for path in cohort.tables
-        ],
-        "images": {"number": len(cohort.images), "bytes": num_bytes},
-    }
-    return tasks, digest_of([settings, described, sources]), sources
-
-
-def _about(image: SourceImage, num_bytes: int) -> dict[str, Any]:
-    about = dataclasses.asdict(image)
-    del about["path"]
-    return about | {"bytes": num_bytes}
-
-
-def _write(config: OutputConfig, cohort: Cohort, tasks: list[ShardTask]) -> list[Refusal]:
-    """Makes every shard that is not finished; gives all refusals, the reader's first."""
-    refusals = list(cohort.refusals)
-    _judge(config, cohort, refusals)
-    earlier = [finished(task) for task in tasks]
-    results = {result.shard: result for result in earlier if result is not None}
-    missing = [task for task in tasks if task.shard not in results]
-    num_left = sum(len(task.images) for task in missing)
-    if len(missing) < len(tasks):
-        print(f"{len(tasks) - len(missing)} of {len(tasks)} shards are there from an earlier run", file=sys.stderr)
-    with Progress(num_left, f"shard {config.name}") as progress:
-        for result in map_tasks(write_shard, missing, config.processes):
-            results[result.shard] = result
-            progress.update(result.num_images)
-            _judge(config, cohort, [*refusals, *(refusal for done in results.values() for refusal in done.refusals)])
-    return refusals + [refusal for task in tasks for refusal in results[task.shard].refusals]
-
-
-def _judge(config: OutputConfig, cohort: Cohort, refusals: Sequence[Refusal]) -> None:
-    """Raises TooManyFailures where the refusals so far are more than the config allows."""
-    num_all = len(cohort.images) + len(cohort.refusals)
-    if not refusals or (not config.strict and len(refusals) <= config.max_bad_share * num_all):
-        return
-    listed = beside(config.out, ".quarantine.jsonl")
-    _quarantine(listed, refusals)
-    first = refusals[0]
-    if config.strict:
-        raise TooManyFailures(f"{first.name}: {first.reason} (--strict stops at the first)")
-    raise TooManyFailures(
-        f"{len(refusals):,} of {num_all:,} images and rows are unusable, more than --max_bad_share "
-        f"{config.max_bad_share:g}; the first: {first.name}: {first.reason}. All are listed in {listed}"
-    )
-
-
-def _quarantine(path: Path, refusals: Sequence[Refusal]) -> None:
-    """The list of what was set aside, with original names: beside the shard set, for its owner's eyes (0600)."""
-    lines = [json.dumps({"name": refusal.name, "reason": refusal.reason}) + "\n" for refusal in refusals]
-    write_atomic(path, "".join(lines), mode=0o600)
-
-
-def _names(cohort: Cohort) -> str:
-    """The way back from keys to files, as csv: for the owner of the files alone."""
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(["key", "name"])
-    lines.writerows((image.key, image.name) for image in cohort.images)
-    return text.getvalue()
-
-
-def _estimate(config: OutputConfig, cohort: Cohort, source_bytes: int, secret: bytes) -> None:
-    """Prints what a run would do, from a handful of images spread over the cohort."""
-    encoding = _encoding(config)
-    step = max(1, len(cohort.images) // NUM_TRIED)
-    tried = cohort.images[::step][:NUM_TRIED]
-    num_bytes, num_done = 0, 0
-    started = time.monotonic()
-    for image in tried:
-        try:
-            members, _ = encode_image(image, cohort.findings, encoding, secret)
-        except UnreadableImage as error:
-            print(f"would be set aside: {image.name}: {error}")
-            continue
-        num_bytes += sum(512 + -(-len(data) // 512) * 512 for data in members.values())
-        num_done += 1
-    seconds = (time.monotonic() - started) / len(tried)
-    processes = config.processes or available_cores()
-    splits = Counter(image.split or "(none)" for image in cohort.images)
-    print(configs.describe(config))
-    print(f"images      {len(cohort.images):,} ({', '.join(f'{n:,} {split}' for split, n in splits.items())})")
-    print(f"set aside   {len(cohort.refusals):,} before any is opened")
-    print(f"source      {source_bytes / 1e9:.3f} GB")
-    if num_done:
-        print(f"shard set   about {num_bytes / num_done * len(cohort.images) / 1e9:.3f} GB")
-    print(f"time        about {format_seconds(seconds * len(cohort.images) / processes)} with {processes} processes")
-
-
-def _encoding(config: OutputConfig) -> Encoding:
-    return Encoding(config.max_side_px, config.levels, config.quality, config.keep_burned_in)
-
-
-def _summary(out: Path, manifest: dict[str, Any], refusals: Sequence[Refusal], seconds: float) -> None:
-    num_bytes = sum(entry["bytes"] for entry in manifest["files"].values())
-    print(
-        f"{out}: {manifest['num_samples']:,} images in {len(manifest['shards'])} shards, "
-        f"{num_bytes / 1e6:,.1f} MB, {format_seconds(seconds)}"
-    )
-    for split, counts in manifest["counts"].items():
-        print(
-            f"  {split or '(no split)'}: " + ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items())
-        )
-    if manifest["num_patients_on_two_sides"]:
-        print(
-            f"  warning: by DICOM headers {manifest['num_patients_on_two_sides']:,} patients are in several splits; "
-            "give the split by patient in a csv file (cxr shard folder --csv), or do not compare these splits"
-        )
-    if refusals:
-        print(f"  set aside: {len(refusals):,}, listed in {beside(out, '.quarantine.jsonl')}")
-        for reason, number in Counter(re.sub(r"\d+", "#", refusal.reason) for refusal in refusals).most_common(5):
-            print(f"    {number:,} x {reason}")
+def _sources(config: OutputConfig, cohort: Cohort, images: Sequence[SourceImage]) -> dict[str, Any]:
+    tables = []
+    for place in cohort.tables:
+        data = storage.read(place)
+        # What the user has called a file may name people; NIH's and VinDr's names are published.
+        name = "csv" if isinstance(config, FolderConfig) else storage.name_of(place)
+        tables.append({"name": name, "bytes": len(data), "sha256": sha256_bytes(data)})
+    num_bytes = sum(image.stat.num_bytes for image in images if image.stat is not None)
+    return {"tables": tables, "images": {"number": len(images), "bytes": num_bytes}}
 
 
 if __name__ == "__main__":

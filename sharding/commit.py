@@ -1,8 +1,8 @@
-"""From finished shards to a shard set: who may write where, what is still to do, and the commit.
+"""From finished shards to a shard set: who may write where, and the commit.
 
-An unfinished run keeps its records in `<out>.partial` beside the set, so that file names from the source never lie in
-it. The order of the commit: tars and their indexes (each renamed into place), `index.parquet`, `manifest.json`, then
-`<out>.partial` goes.
+An unfinished run keeps its records in a folder of its own (`OutputConfig.records`), so that file names from the source
+never lie in the set. The order of the commit: tars and their indexes (each appears when it is whole), the delivery's
+parquet index, the manifest under its own name where it is replaced, `manifest.json`, then the records go.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,142 +23,237 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cluster.files import sha256_file, sync_folder, write_atomic
-from sharding.index import INDEX, INDEX_SCHEMA, MANIFEST, SCHEMA_VERSION, partial_directory, read_manifest
-from sharding.splits import torn_patients
-from sharding.writer import ShardTask, record_path
+from cluster import storage
+from cluster.files import sha256_file
+from cluster.target import Target, lease
+from sharding.index import (
+    INDEX_SCHEMA,
+    MANIFEST,
+    SCHEMA_VERSION,
+    earlier_manifest,
+    index_name,
+    index_names,
+)
+from sharding.options import OutputConfig
+from sharding.records import read_record
+from sharding.splits import PatientSides
+from sharding.task import ShardTask
 
 ROWS_PER_GROUP = 65_536
 
 
-def digest_of(value: Any) -> str:
-    """blake2b-128 (32 hex digits) of plain data, as JSON with sorted keys."""
-    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A target that nobody else writes to."""
 
-
-def is_complete(out: Path, inputs: str) -> bool:
-    """True where `out` already holds the shard set that these inputs give; False where it is still to be made.
-
-    Raises ValueError, touching nothing, where `out` holds another shard set or other files.
-    """
-    if (out / MANIFEST).exists():
-        manifest, _ = read_manifest(out)
-        if manifest["inputs"] == inputs:
-            return True
-        raise ValueError(
-            f"out: {out} is a complete shard set of another config, of other source files or with another key file: "
-            "give another --out, or remove it first"
-        )
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out: {out} is a file; give a folder")
-    if out.is_dir() and any(out.iterdir()) and not partial_directory(out).is_dir():
-        raise ValueError(f"out: {out} holds other files; give an absent or empty folder")
-    return False
+    folder: Path
+    """Where the run keeps its records."""
+    check: Callable[[], None]
+    """Raises RuntimeError where somebody else may have taken the target over, which an object store allows after a
+    while without a sign of life. To be called before anything that readers would see."""
 
 
 @contextmanager
-def hold(out: Path) -> Iterator[None]:
-    """Makes `out` and `<out>.partial`, and keeps every other run off them. Raises ValueError where one is at work.
+def hold(config: OutputConfig, target: Target) -> Iterator[Held]:
+    """Makes the folder of records and keeps every other run off target and folder.
 
-    The records in `<out>.partial` hold names from the source, so that folder is its owner's alone (0700).
+    Raises ValueError where one is at work. The records hold names from the source: their folder is 0700.
     """
-    partial = partial_directory(out)
-    partial.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if partial.stat().st_mode & 0o077:  # of an earlier version
-        partial.chmod(0o700)
-    lock = partial / "lock"
-    with open(lock, "w") as file:
+    folder = config.records()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (NotADirectoryError, FileExistsError, FileNotFoundError) as error:
+        raise ValueError(f"out: {config.out} cannot be made ({error.strerror}: {error.filename})") from None
+    lock = folder / "lock"
+    try:
+        if folder.stat().st_mode & 0o077:  # of an earlier version
+            folder.chmod(0o700)
+        file = open(lock, "w")  # noqa: SIM115
+    except FileNotFoundError:
+        raise ValueError(f"out: another run has just ended on {config.out}; start again") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"out: another run is writing {out}; wait for it, or give another --out") from None
+            raise ValueError(f"out: another run is writing {config.out}; wait for it, or give another --out") from None
         if not lock.exists() or os.fstat(file.fileno()).st_ino != lock.stat().st_ino:
-            raise ValueError(f"out: another run has just ended on {out}; start again")
-        out.mkdir(parents=True, exist_ok=True)
-        yield
+            raise ValueError(f"out: another run has just ended on {config.out}; start again")
+        if storage.is_remote(config.out):
+            with lease(target.place) as check:
+                yield Held(folder, check)
+        else:
+            yield Held(folder, lambda: None)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What a run adds to a shard set, as the manifest tells it."""
+
+    reader: str
+    """Which reader made it: nih, vindr or folder."""
+    inputs: str
+    """Digest of all that decides its bytes."""
+    config: Mapping[str, Any]
+    sources: Mapping[str, Any]
+    """Tables with their digests; number and bytes of the images."""
+    samples_per_shard: int
+    num_refused_by_reader: int
+    num_dropped: int
+    """Images that the reader found and the config did not want."""
+    key_print: str
+    """What tells whether another key was used."""
+    code_version: str
 
 
 def commit(
-    out: Path,
+    target: Target,
+    held: Held,
     tasks: Sequence[ShardTask],
-    inputs: str,
-    config: Mapping[str, Any],
-    sources: Mapping[str, Any],
-    num_refused_by_reader: int,
-    code_version: str,
-) -> dict[str, Any]:
+    delivery: Delivery,
+    before: Mapping[str, Any] | None,
+) -> dict[str, Any] | None:
     """Writes the index and then the manifest from the records of all shards; gives the manifest.
 
+    `before` is the manifest that the delivery is added to. Without a sample nothing is written, and None given.
     Tars that no record names (left by a killed run of another config) are removed.
     """
-    files: dict[str, dict[str, Any]] = {}
+    folder = held.folder
+    number = 0 if before is None else int(before["version"])
+    files: dict[str, dict[str, Any]] = {} if before is None else dict(before["files"])
     shards: list[dict[str, Any]] = []
-    num_refused = num_refused_by_reader
-    temporary = partial_directory(out) / INDEX
-    with pq.ParquetWriter(temporary, INDEX_SCHEMA, compression="zstd") as writer:
-        waiting: list[dict[str, Any]] = []
+    num_refused, num_left_out = delivery.num_refused_by_reader, delivery.num_dropped
+    sizes = target.sizes()
+    index = folder / index_name(number)
+
+    def rows() -> Iterator[Sequence[dict[str, Any]]]:
+        nonlocal num_refused, num_left_out
         for task in tasks:
-            record = json.loads(record_path(out, task.name, task.shard).read_bytes())
-            assert record["digest"] == task.digest, task.shard
-            files.update(record["files"])
-            num_refused += len(record["refusals"])
-            if record["rows"]:
-                shards.append({"shard": task.shard, "split": task.images[0].split, "samples": len(record["rows"])})
-            waiting += record["rows"]
+            record = read_record(folder, task, sizes)
+            assert record is not None, task.shard
+            files.update(record.files)
+            num_refused += len(record.refusals)
+            num_left_out += record.num_left_out
+            if record.rows:
+                about = {"shard": task.shard, "split": task.images[0].split, "samples": len(record.rows)}
+                shards.append(about | {"source_xxh3_128": record.source_digest})
+            yield record.rows
+
+    write_index(index, rows())
+    num_samples = sum(shard["samples"] for shard in shards)
+    if num_samples == 0:
+        return None
+    files[index.name] = {"bytes": index.stat().st_size, "sha256": sha256_file(index)}
+    held.check()
+    target.put(index.name, index)
+    ours = re.compile(rf"{re.escape(tasks[0].name)}-\d{{6}}\.(tar|idx)|\.{re.escape(tasks[0].name)}-.*\.tmp")
+    for name in sizes:
+        if name not in files and ours.fullmatch(name):
+            target.remove(name)
+    deliveries = [] if before is None else list(before["deliveries"])
+    deliveries.append(
+        {
+            "num_samples": num_samples,
+            "num_quarantined": num_refused,
+            "num_left_out": num_left_out,
+            "samples_per_shard": delivery.samples_per_shard,
+            "config": dict(delivery.config),
+            "sources": dict(delivery.sources),
+            "inputs": delivery.inputs,
+            "reader": delivery.reader,
+            "key_print": delivery.key_print,
+            "code_version": delivery.code_version,
+        }
+    )
+    if before is not None:
+        files[earlier_manifest(number)] = _keep_manifest(target, number)
+    manifest: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "version": number + 1,
+        "name": tasks[0].name,
+        "findings": list(tasks[0].findings),
+        "num_samples": sum(entry["num_samples"] for entry in deliveries),
+        "num_levels": 1 + len(tasks[0].encoding.levels),
+        "num_quarantined": sum(entry["num_quarantined"] for entry in deliveries),
+        "num_left_out": sum(entry["num_left_out"] for entry in deliveries),
+        "codec": tasks[0].encoding.codec,
+        "bits": tasks[0].encoding.rendering.bits,
+        "keep_names": bool(delivery.config.get("keep_names", True)),
+    }
+    manifest |= count_rows(target, index_names(manifest))
+    manifest["shards"] = ([] if before is None else list(before["shards"])) + shards
+    manifest["files"] = dict(sorted(files.items()))
+    manifest["deliveries"] = deliveries
+    held.check()
+    target.write(MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    clear(folder)
+    return manifest
+
+
+def write_index(path: Path, rows: Iterable[Sequence[dict[str, Any]]]) -> None:
+    """A parquet index of the rows of one shard after another; the same rows give the same bytes.
+
+    Raises RuntimeError for rows that are none: pyarrow's own error would pass for a mistake of the user's.
+    """
+    try:
+        _write_rows(path, rows)
+    except pa.ArrowException as error:
+        raise RuntimeError(f"{path.name}: {error}") from error
+
+
+def _write_rows(path: Path, rows: Iterable[Sequence[dict[str, Any]]]) -> None:
+    with pq.ParquetWriter(path, INDEX_SCHEMA, compression="zstd") as writer:
+        waiting: list[dict[str, Any]] = []
+        for more in rows:
+            waiting += more
             if len(waiting) >= ROWS_PER_GROUP:
                 writer.write_table(pa.Table.from_pylist(waiting, schema=INDEX_SCHEMA))
                 waiting = []
         writer.write_table(pa.Table.from_pylist(waiting, schema=INDEX_SCHEMA))
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, out / INDEX)
-    files[INDEX] = {"bytes": (out / INDEX).stat().st_size, "sha256": sha256_file(out / INDEX)}
-    for path in sorted(out.iterdir()):
-        if path.name not in files and re.search(r"(-\d{6}\.(tar|idx)|\.tmp)$", path.name):
-            path.unlink()
-    sync_folder(out)
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "name": tasks[0].name,
-        "findings": list(tasks[0].findings),
-        "num_samples": sum(shard["samples"] for shard in shards),
-        "num_levels": 1 + len(tasks[0].encoding.levels),
-        "num_quarantined": num_refused,
-        "num_patients_on_two_sides": _num_torn(out / INDEX),
-        "counts": _counts(out / INDEX),
-        "shards": shards,
-        "files": dict(sorted(files.items())),
-        "config": dict(config),
-        "sources": dict(sources),
-        "inputs": inputs,
-        "code_version": code_version,
-    }
-    write_atomic(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
-    clear_partial(out)
-    return manifest
 
 
-def clear_partial(out: Path) -> None:
+def _keep_manifest(target: Target, version: int) -> dict[str, Any]:
+    """The manifest stays under a name of its own when the next one takes its place."""
+    data = target.read(MANIFEST)
+    target.write(earlier_manifest(version), data)
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def clear_leftovers(config: OutputConfig, target: Target, manifest: Mapping[str, Any]) -> None:
+    """Removes the records of a run that was killed when its set was complete; those of an unfinished delivery stay."""
+    folder = config.records()
+    if not folder.is_dir():
+        return
+    with suppress(ValueError), hold(config, target):
+        if all(path.stem in manifest["files"] for path in folder.glob("*.json")):
+            clear(folder)
+
+
+def clear(folder: Path) -> None:
     """Removes what an unfinished run keeps."""
-    shutil.rmtree(partial_directory(out), ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def _num_torn(index: Path) -> int:
-    """Patients in several splits. Tables are refused for that before; DICOM headers are read too late to refuse."""
-    table = pq.read_table(index, columns=["split", "patient"])
-    return len(torn_patients(table.column("patient").to_pylist(), table.column("split").to_pylist()))
+def count_rows(target: Target, indexes: Sequence[str]) -> dict[str, Any]:
+    """Per split: images, images annotated with boxes, boxes, patients (0 where none is named); and the patients that
+    are in several splits. (Tables are refused for that before; DICOM headers are read too late to refuse.)
 
-
-def _counts(index: Path) -> dict[str, dict[str, int]]:
-    """Per split: images, images annotated with boxes, boxes, patients (0 where none is named)."""
-    table = pq.read_table(index, columns=["split", "boxes", "patient"])
+    The indexes are read batch by batch.
+    """
     counts: dict[str, dict[str, int]] = {}
-    for split in sorted(pc.unique(table.column("split")).to_pylist()):
-        part = table.filter(pc.equal(table.column("split"), split))
-        counts[split] = {
-            "images": part.num_rows,
-            "images_with_annotation": part.num_rows - part.column("boxes").null_count,
-            "boxes": pc.sum(pc.list_value_length(part.column("boxes"))).as_py() or 0,
-            "patients": pc.count_distinct(part.column("patient")).as_py(),
-        }
-    return counts
+    sides = PatientSides()
+    for name in indexes:
+        with target.local(name) as path:
+            for batch in pq.ParquetFile(path).iter_batches(columns=["split", "boxes", "patient"]):
+                splits, boxes = batch.column("split"), batch.column("boxes")
+                sides.see(batch.column("patient").to_pylist(), splits.to_pylist())
+                for split in pc.unique(splits).to_pylist():
+                    mine = boxes.filter(pc.equal(splits, split))
+                    entry = counts.setdefault(split, {"images": 0, "images_with_annotation": 0, "boxes": 0})
+                    entry["images"] += len(mine)
+                    entry["images_with_annotation"] += len(mine) - mine.null_count
+                    entry["boxes"] += pc.sum(pc.list_value_length(mine)).as_py() or 0
+    patients = sides.num_patients()
+    return {
+        "num_patients_on_two_sides": len(sides.torn()),
+        "counts": {s: entry | {"patients": patients.get(s, 0)} for s, entry in sorted(counts.items())},
+    }

@@ -8,6 +8,8 @@ import os
 import secrets
 from pathlib import Path
 
+from cluster.files import sync_folder, write_atomic
+
 KEY_BYTES = 32
 
 
@@ -31,18 +33,18 @@ def keep_key(path: Path, secret: bytes) -> None:
 
     Raises ValueError where the folder is missing or another secret has come to lie there.
     """
+    if not path.parent.is_dir():
+        raise ValueError(f"key_file: the folder {path.parent} does not exist; make it or name another file")
+    whole = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    write_atomic(whole, secret.hex() + "\n", mode=0o600)
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.link(whole, path)  # fails where there is one, unlike a rename
     except FileExistsError:
         if read_key(path) != secret:
             raise ValueError(f"key_file: another run has just made {path}; start again") from None
-        return
-    except FileNotFoundError:
-        raise ValueError(f"key_file: the folder {path.parent} does not exist; make it or name another file") from None
-    with os.fdopen(handle, "w") as file:
-        file.write(secret.hex() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    finally:
+        whole.unlink()
+        sync_folder(path.parent)
 
 
 def read_key(path: Path) -> bytes:

@@ -8,16 +8,21 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
+
+from cluster.storage import Place, Stat, spelled
 
 PixelKind = Literal["dicom", "image"]
 
 SPLITS: tuple[str, ...] = ("train", "valid", "test", "")
 """The splits a sample may be in; "" is none."""
 
-KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,200}")
-"""A key holds no dot, since WebDataset ends the key of a member at its first dot, and no slash."""
+VIEW_POSITIONS: tuple[str, ...] = ("PA", "AP", "LATERAL", "LL", "RL", "LLO", "RLO", "LLD", "RLD")
+"""The only view positions that are passed on; free text could hold anything."""
+
+KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,90}")
+"""A key holds no dot, since WebDataset ends the key of a member at its first dot, and no slash; a tar's header has room
+for a name of 100."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,10 @@ class Sample:
     """Such as "PA", "AP" or "LATERAL"."""
     scanner: str | None
     """Maker and model of the machine, where it may be known."""
+    fold: int | None = None
+    """Fold, 0 and up, where train and valid were dealt into folds."""
+    subset: float | None = None
+    """Smallest percentage of train that holds it, where nested subsets were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,7 @@ class SourceImage:
     """
 
     path: str
-    """File that holds the pixels."""
+    """File or object (URL) that holds the pixels."""
     kind: PixelKind
     """How to read it: "dicom", or "image" (PNG, JPEG)."""
     name: str
@@ -100,6 +109,14 @@ class SourceImage:
     """As in Sample."""
     size_hint: tuple[int, int] | None = None
     """(height, width) where the source's tables state it: another size in the file itself is an error."""
+    fold: int | None = None
+    """As in Sample."""
+    subset: float | None = None
+    """As in Sample."""
+    span: tuple[int, int] | None = None
+    """(offset, bytes) of the file inside `path` where that is a tar or tar.gz, counted after decompression."""
+    stat: Stat | None = None
+    """Size and time where the reader knows them (objects, members of archives); else they are looked up."""
 
     def sample(self, height: int, width: int) -> Sample:
         """The sample of this image, whose pixels turned out to be `height` by `width`."""
@@ -116,6 +133,8 @@ class SourceImage:
             age_band=self.age_band,
             view_position=self.view_position,
             scanner=None,
+            fold=self.fold,
+            subset=self.subset,
         )
 
 
@@ -129,10 +148,14 @@ class Refusal:
     """Why, for people."""
 
 
-def unlisted(root: Path, error: OSError) -> Refusal:
+NOT_UTF8 = "its name is no Unicode text: rename it"
+"""Why a file is refused whose name holds other bytes, for tables and archives cannot."""
+
+
+def unlisted(root: Place, error: OSError) -> Refusal:
     """The refusal of a folder below `root` that cannot be listed."""
     name = os.path.relpath(error.filename or root, root)
-    return Refusal(name, f"the folder cannot be listed: {error.strerror}; nothing in it was read")
+    return Refusal(spelled(name), f"the folder cannot be listed: {error.strerror}; nothing in it was read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +168,7 @@ class Cohort:
     """One per image, keys unique."""
     refusals: tuple[Refusal, ...]
     """Rows without a file, files without a row, duplicates, wrong boxes."""
-    tables: tuple[Path, ...]
+    tables: tuple[Place, ...]
     """The csv files and lists that were read; their digests go into the manifest."""
 
 
@@ -169,6 +192,8 @@ def to_json(sample: Sample, findings: tuple[str, ...]) -> dict[str, Any]:
         "age_band": sample.age_band,
         "view_position": sample.view_position,
         "scanner": sample.scanner,
+        "fold": sample.fold,
+        "subset": sample.subset,
     }
 
 

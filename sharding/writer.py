@@ -1,155 +1,129 @@
 """One shard: images to a tar that WebDataset and DALI read, its DALI index, and the rows for the shard set's index.
 
-A shard is a task of its own: what it writes depends on nothing but the task, so it can run in any process, in any
-order, again.
+A shard is a task of its own: what it writes depends on nothing but the task, so it can run in any process, on any
+machine that sees its source and its target, in any order, again.
 """
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import json
-import os
-import tarfile
-from dataclasses import dataclass
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import cv2
+import xxhash
 
-from cluster.files import sha256_file, write_atomic
+from cluster.target import LocalTarget, Target
+from sharding.codecs import encode, member_name
 from sharding.dicom import Header, read_dicom
 from sharding.image import read_image
 from sharding.index import partial_directory, shard_name
-from sharding.pixels import Gray, UnreadableImage, bytes_digest, encode_jpeg, pixel_digest, shrink
+from sharding.pixels import Gray, UnreadableImage, bytes_digest, pixel_digest, shrink
 from sharding.privacy import pseudonym
+from sharding.quarantine import TooManyFailures
 from sharding.sample import Refusal, Sample, SourceImage, check_boxes, to_json
+from sharding.source import read_source
+from sharding.tars import HashedFile, dali_index, read_members
+from sharding.task import Encoding, ShardResult, ShardTask
 
-DALI_INDEX_VERSION = "v1.2"
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """How pixels are stored."""
-
-    max_side_px: int
-    """Longer side of the full-size copy, 0 for no limit."""
-    levels: tuple[int, ...]
-    """Longer sides of the smaller copies, falling."""
-    quality: int
-    """JPEG quality."""
-    keep_burned_in: bool
-    """Do not refuse DICOM files whose header says that text is burned in."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShardTask:
-    """Everything that one shard is made of."""
-
-    shard: int
-    """Number of the tar."""
-    name: str
-    """Start of its file name."""
-    out: Path
-    """Folder of the shard set, absolute."""
-    findings: tuple[str, ...]
-    """Names that the images' findings refer to."""
-    images: tuple[SourceImage, ...]
-    """What goes in, in order."""
-    encoding: Encoding
-    """How."""
-    secret: bytes
-    """Key of the pseudonyms."""
-    digest: str
-    """Of all that decides the bytes; a shard on disk with the same digest need not be made again."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShardResult:
-    """What became of a shard."""
-
-    shard: int
-    """Its number."""
-    num_images: int
-    """Images that were tried."""
-    refusals: tuple[Refusal, ...]
-    """Those of them that could not be used."""
-
-
-def record_path(out: Path, name: str, shard: int) -> Path:
-    """Where a finished shard's record (digest, files, rows, refusals) lies until the shard set is complete."""
-    return partial_directory(out) / f"{shard_name(name, shard)}.json"
-
-
-def finished(task: ShardTask) -> ShardResult | None:
-    """The result of a shard that an earlier run has finished, or None where it must be made."""
-    path = record_path(task.out, task.name, task.shard)
-    if not path.is_file():
-        return None
-    record = json.loads(path.read_bytes())
-    if record["digest"] != task.digest:
-        return None
-    for name, entry in record["files"].items():
-        file = task.out / name
-        if not file.is_file() or file.stat().st_size != entry["bytes"]:
-            return None
-    return ShardResult(task.shard, len(task.images), tuple(Refusal(**refusal) for refusal in record["refusals"]))
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""malloc.h"""
+KEPT_BYTES = 1 << 30
 
 
 def write_shard(task: ShardTask) -> ShardResult:
-    """Writes the tar, its index and its record, each complete or not at all.
+    """Writes the tar and its index, each complete or not at all. One without images leaves no file.
 
-    A tar is written under `<out>.partial`, flushed and renamed into the set. A shard all of whose images were refused
-    leaves a record only.
+    `<tar>.count` in a local set's `<out>.partial` has a byte for each image that is done; who gave the task removes it.
     """
     import webdataset  # brings torch, seconds that a finished or refused run should not take
 
     cv2.setNumThreads(1)
-    partial = partial_directory(task.out)
+    _keep_freed_memory()
     tar_name = shard_name(task.name, task.shard)
+    idx_name = Path(tar_name).with_suffix(".idx").name
     rows: list[dict[str, Any]] = []
     refusals: list[Refusal] = []
-    with open(partial / tar_name, "wb") as file:
-        with webdataset.TarWriter(file, user="", group="", mtime=0, encoder=False) as tar:
-            for image in task.images:
-                try:
-                    members, row = encode_image(image, task.findings, task.encoding, task.secret)
-                except UnreadableImage as error:
-                    refusals.append(Refusal(image.name, str(error)))
-                    continue
-                tar.write({"__key__": image.key, **members})
-                rows.append(row)
-        file.flush()
-        os.fsync(file.fileno())
+    num_left_out = 0
+    sources = xxhash.xxh3_128()
     files: dict[str, dict[str, Any]] = {}
-    if rows:
-        places = read_members(partial / tar_name)
-        for row in rows:
-            _place(row, task.shard, places[row["key"]])
-        os.replace(partial / tar_name, task.out / tar_name)
-        index_name = Path(tar_name).with_suffix(".idx").name
-        write_atomic(task.out / index_name, dali_index(places))
-        for name in (tar_name, index_name):
-            file_path = task.out / name
-            files[name] = {"bytes": file_path.stat().st_size, "sha256": sha256_file(file_path)}
-    else:
-        (partial / tar_name).unlink()
-    record = {
-        "digest": task.digest,
-        "files": files,
-        "rows": rows,
-        "refusals": [{"name": refusal.name, "reason": refusal.reason} for refusal in refusals],
-    }
-    write_atomic(record_path(task.out, task.name, task.shard), json.dumps(record))
-    return ShardResult(task.shard, len(task.images), tuple(refusals))
+    with _scratch(task.target) as folder:
+        # A name of its own: the task may be tried again while the machine that began it is only thought to be lost.
+        scratch = folder / f"{tar_name}.{secrets.token_hex(4)}.tmp"
+        with open(scratch, "wb") as file, open(folder / f"{tar_name}.count", "wb", buffering=0) as counter:
+            hashed = HashedFile(file)
+            with webdataset.TarWriter(cast(BinaryIO, hashed), user="", group="", mtime=0, encoder=False) as tar:
+                for image in task.images:
+                    counter.write(b".")
+                    try:
+                        data = read_source(image, task.records)
+                        made = encode_image(image, data, task)
+                    except UnreadableImage as error:
+                        if task.strict:
+                            raise TooManyFailures(f"{image.name}: {error} (--strict stops at the first)") from error
+                        refusals.append(Refusal(image.name, str(error)))
+                        continue
+                    if made is None:
+                        num_left_out += 1
+                        continue
+                    tar.write({"__key__": image.key, **made[0]})
+                    rows.append(made[1])
+                    sources.update(made[1]["source_digest"].encode())
+        if rows:
+            places = read_members(scratch)
+            for row in rows:
+                _place(row, task.shard, places[row["key"]])
+            idx = dali_index(places).encode()
+            task.target.put(tar_name, scratch)
+            task.target.write(idx_name, idx)
+            files = {
+                tar_name: {"bytes": hashed.num_bytes, "sha256": hashed.sha256.hexdigest()},
+                idx_name: {"bytes": len(idx), "sha256": hashlib.sha256(idx).hexdigest()},
+            }
+        else:
+            scratch.unlink()
+    digest = sources.hexdigest()
+    return ShardResult(
+        task.shard, task.digest, len(task.images), num_left_out, tuple(refusals), digest, files, tuple(rows)
+    )
 
 
-def encode_image(
-    image: SourceImage, findings: tuple[str, ...], encoding: Encoding, secret: bytes
-) -> tuple[dict[str, bytes], dict[str, Any]]:
+@cache
+def _keep_freed_memory() -> None:
+    """Lets the C library keep what an image leaves free, for the next one: given back to the system, every page of it
+    would be faulted in anew, a tenth of an uncompressed DICOM's time. Other C libraries do not know the call."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        for parameter in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            library.mallopt(parameter, KEPT_BYTES)
+
+
+@contextmanager
+def _scratch(target: Target) -> Iterator[Path]:
+    """A folder from which a finished tar can be put: on the same disk, or, for an object store, anywhere."""
+    if isinstance(target, LocalTarget):
+        yield partial_directory(target.place)
+        return
+    with tempfile.TemporaryDirectory(prefix="cxr-shard-") as folder:
+        yield Path(folder)
+
+
+def encode_image(image: SourceImage, data: bytes, task: ShardTask) -> tuple[dict[str, bytes], dict[str, Any]] | None:
     """The members of one sample and its row of the index; the levels' shard, offset and length come later.
 
-    Raises UnreadableImage for pixels that cannot be had, and for boxes or a size that do not fit them.
+    `data` are the bytes of its file. None for a sample that the task's filter does not take. Raises UnreadableImage
+    for pixels that cannot be had, and for boxes or a size that do not fit them.
     """
-    gray, header = _load(image)
+    encoding = task.encoding
+    gray, header = _pixels(image, data, encoding)
     if header is not None and header.burned_in and not encoding.keep_burned_in:
         raise UnreadableImage("the file says that text is burned into its pixels (--keep_burned_in takes it)")
     height, width = gray.shape
@@ -160,7 +134,9 @@ def encode_image(
     wrong = check_boxes(image.boxes, height, width)
     if wrong is not None:
         raise UnreadableImage(wrong)
-    sample = _with_header(image.sample(height, width), header, secret)
+    sample = _with_header(image.sample(height, width), header, task.secret)
+    if not task.only.takes(sample, task.findings):
+        return None
     members: dict[str, bytes] = {}
     levels: list[dict[str, Any]] = []
     full = shrink(gray, encoding.max_side_px)
@@ -170,51 +146,33 @@ def encode_image(
             # A smaller copy would be the image itself: its row points there.
             levels.append(levels[0])
             continue
-        data = encode_jpeg(pixels, encoding.quality)
-        members[member_name(number)] = data
+        encoded = _encoded(pixels, encoding)
+        name = member_name(encoding.codec, number)
+        members[name] = encoded
         levels.append(
-            {
-                "member": member_name(number),
-                "height": pixels.shape[0],
-                "width": pixels.shape[1],
-                "digest": bytes_digest(data),
-            }
+            {"member": name, "height": pixels.shape[0], "width": pixels.shape[1], "digest": bytes_digest(encoded)}
         )
-    members["json"] = json.dumps(to_json(sample, findings), sort_keys=True, separators=(",", ":")).encode()
-    return members, _row(sample, pixel_digest(full, sample.key), levels)
+    members["json"] = json.dumps(to_json(sample, task.findings), sort_keys=True, separators=(",", ":")).encode()
+    return members, _row(sample, pixel_digest(full, sample.key), bytes_digest(data), levels)
 
 
-def member_name(level: int) -> str:
-    """What follows the key and a dot in the tar: `jpg` for full size, `l1.jpg`, `l2.jpg` for smaller copies."""
-    return "jpg" if level == 0 else f"l{level}.jpg"
+def _pixels(image: SourceImage, data: bytes, encoding: Encoding) -> tuple[Gray, Header | None]:
+    if image.kind == "dicom":
+        return read_dicom(data, encoding.rendering, encoding.use_gpu)
+    return read_image(data, encoding.rendering), None
 
 
-def read_members(tar: Path) -> dict[str, dict[str, tuple[int, int]]]:
-    """Of each key in a tar, in order: member name -> (offset of its first byte, bytes)."""
-    places: dict[str, dict[str, tuple[int, int]]] = {}
-    with tarfile.open(tar, "r:") as archive:
-        for member in archive:
-            key, _, ending = member.name.partition(".")
-            places.setdefault(key, {})[ending] = (member.offset_data, member.size)
-    return places
-
-
-def dali_index(places: dict[str, dict[str, tuple[int, int]]]) -> str:
-    """The text that DALI's `wds2idx` would write for these members."""
-    lines = [f"{DALI_INDEX_VERSION} {len(places)}"]
-    for key, members in places.items():
-        lines.append(" ".join(f"{ending} {offset} {size} {key}.{ending}" for ending, (offset, size) in members.items()))
-    return "\n".join(lines) + "\n"
-
-
-def _load(image: SourceImage) -> tuple[Gray, Header | None]:
-    path = Path(image.path)
+def _encoded(pixels: Gray, encoding: Encoding) -> bytes:
     try:
-        return read_dicom(path) if image.kind == "dicom" else (read_image(path), None)
-    except FileNotFoundError as error:
-        raise UnreadableImage("the file has gone") from error
-    except OSError as error:
-        raise UnreadableImage(f"cannot be read: {error.strerror}") from error
+        return encode(pixels, encoding.codec, encoding.quality)
+    except MemoryError:
+        raise
+    except Exception as error:  # a codec's own limits: a JPEG has no side beyond 65,535
+        height, width = pixels.shape
+        raise UnreadableImage(
+            f"{width} x {height} pixels cannot be stored as {encoding.codec} ({type(error).__name__}); "
+            "take --max_side_px or another --codec"
+        ) from error
 
 
 def _with_header(sample: Sample, header: Header | None, secret: bytes) -> Sample:
@@ -222,27 +180,21 @@ def _with_header(sample: Sample, header: Header | None, secret: bytes) -> Sample
     if header is None:
         return sample
     patient = None if header.patient_id is None else pseudonym(secret, "patient", header.patient_id)
-    return Sample(
-        key=sample.key,
-        source=sample.source,
-        split=sample.split,
-        height=sample.height,
-        width=sample.width,
-        findings=sample.findings,
-        boxes=sample.boxes,
+    return replace(
+        sample,
         patient=sample.patient or patient,
         sex=sample.sex or header.sex,
         age_band=sample.age_band or header.age_band,
         view_position=sample.view_position or header.view_position,
-        scanner=sample.scanner,
     )
 
 
-def _row(sample: Sample, digest: str, levels: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(sample: Sample, digest: str, source_digest: str, levels: list[dict[str, Any]]) -> dict[str, Any]:
     boxes = sample.boxes
     return {
         "key": sample.key,
         "digest": digest,
+        "source_digest": source_digest,
         "source": sample.source,
         "split": sample.split,
         "height": sample.height,
@@ -252,6 +204,8 @@ def _row(sample: Sample, digest: str, levels: list[dict[str, Any]]) -> dict[str,
         "age_band": sample.age_band,
         "view_position": sample.view_position,
         "scanner": sample.scanner,
+        "fold": sample.fold,
+        "subset": sample.subset,
         "findings": None if sample.findings is None else list(sample.findings),
         "boxes": None
         if boxes is None

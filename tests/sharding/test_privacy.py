@@ -9,8 +9,10 @@ import pydicom
 import pytest
 from PIL import Image
 
+from cluster.target import open_target
 from sharding.build import main
 from sharding.commit import hold
+from sharding.folder import FolderConfig
 from sharding.index import ShardSet
 from sharding.privacy import find_key, keep_key, pseudonym
 from tests.sharding.cohorts import SECRET, dicom, draw, save, write_csv, write_key
@@ -88,11 +90,11 @@ def test_what_holds_names_is_never_open_to_others(tmp_path: Path) -> None:
     save(dicom(draw(1), 8), tmp_path / "root" / "Ann.dcm")
     records = tmp_path / "set.partial"
     records.mkdir(mode=0o755)
-    with hold(tmp_path / "set"):
+    with hold(FolderConfig(root=tmp_path, out=tmp_path / "set"), open_target(tmp_path / "set")):
         assert stat.S_IMODE(records.stat().st_mode) == 0o700
     before = os.umask(0)
     try:
-        with hold(tmp_path / "other"):
+        with hold(FolderConfig(root=tmp_path, out=tmp_path / "other"), open_target(tmp_path / "other")):
             assert stat.S_IMODE((tmp_path / "other.partial").stat().st_mode) == 0o700
     finally:
         os.umask(before)

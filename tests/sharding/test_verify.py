@@ -113,7 +113,7 @@ def name_the_writer(directory: Path) -> None:
 
 def call_keys_pseudonyms(directory: Path) -> None:
     manifest = json.loads((directory / MANIFEST).read_text())
-    manifest["config"]["keep_names"] = False
+    manifest["keep_names"] = False
     (directory / MANIFEST).write_text(json.dumps(manifest))
 
 
