@@ -66,7 +66,7 @@ def truth_from_shards(shard_set: ShardSet, split: str) -> Truth:
             f"{shard_set.directory}: split {split!r} has no image annotated with boxes; "
             f"its manifest counts {shard_set.manifest.get('counts')}"
         )
-    table = shard_set.table.select(["key", "height", "width", "patient", "boxes"]).take(pa.array(rows)).combine_chunks()
+    table = shard_set.table(["key", "height", "width", "patient", "boxes"]).take(pa.array(rows)).combine_chunks()
     boxes = pa.concat_arrays(table.column("boxes").chunks)
     corners = boxes.flatten()
     lengths = boxes.value_lengths().to_numpy(zero_copy_only=False)

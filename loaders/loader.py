@@ -38,6 +38,7 @@ from loaders.views import (
     draw_view,
     plain_placement,
 )
+from sharding.filters import parse
 
 B = TypeVar("B")
 
@@ -50,6 +51,8 @@ class DataConfig:
     """Folders of shard sets; their images are joined."""
     splits: tuple[str, ...] = ("train",)
     """Splits taken: train, valid, test, or "" for images in none."""
+    only: tuple[str, ...] = ()
+    """Only images whose field has such a value: view_position=PA,AP subset=10 fold!=0 (as `cxr shard --only`)."""
     num_threads: int = 2
     """Threads that read, and again as many that decode, per rank."""
     prefetch: int = 2
@@ -68,6 +71,7 @@ class DataConfig:
         for name in ("num_threads", "prefetch", "shards_per_block"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        parse(self.only)  # refuses what is no filter
         if self.max_samples < 0:
             raise ValueError(f"max_samples = {self.max_samples}: must be 0 (all) or more")
 
@@ -125,7 +129,7 @@ def open_pretrain_loader(
     a shard set cannot be opened, the splits hold no image, or the global batch is larger than the set or smaller than
     the world.
     """
-    selection = select(data.shards, data.splits, None, True, data.max_samples)
+    selection = select(data.shards, data.splits, None, True, data.max_samples, parse(data.only))
     plan = _plan(selection, data, global_batch, seed, world, drop_last)
 
     def prepare(epoch: int, positions_n: npt.NDArray[np.int64]) -> Prepared:
@@ -164,7 +168,7 @@ def open_detect_loader(
     `keep_empty`: also images in which annotators found nothing to box; the reference drops them. Otherwise as
     open_pretrain_loader; raises ValueError also where shard sets name different findings.
     """
-    selection = select(data.shards, data.splits, True, keep_empty, data.max_samples)
+    selection = select(data.shards, data.splits, True, keep_empty, data.max_samples, parse(data.only))
     _check_findings(selection)
     plan = _plan(selection, data, global_batch, seed, world, drop_last)
 
@@ -186,7 +190,7 @@ def open_predict_loader(data: DataConfig, view: PlainViewConfig, batch: int, wor
     """
     if batch < 1:
         raise ValueError(f"batch = {batch}: must be at least 1")
-    selection = select(data.shards, data.splits, None, True, data.max_samples)
+    selection = select(data.shards, data.splits, None, True, data.max_samples, parse(data.only))
     mine = share(len(selection.rows_N), world.rank, world.size)
     starts = range(mine.start, mine.stop, batch)
 

@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
+from sharding.filters import Filter
 from sharding.index import LevelColumns, ShardSet
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Where the chosen samples' JPEGs of one size lie. Shards are numbered through all sets."""
+    """Where the chosen samples' encoded images of one size lie. Shards are numbered through all sets."""
 
     shard_N: npt.NDArray[np.int32]
     offset_N: npt.NDArray[np.int64]
@@ -28,7 +29,7 @@ class Level:
     sizes_N2: npt.NDArray[np.int64]
     """Height and width, pixels."""
     digest_N16: npt.NDArray[np.uint8]
-    """blake2b-128 of the JPEG."""
+    """xxh3-128 of the encoded image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,14 @@ class Selection:
 
 
 def select(
-    directories: Sequence[Path], splits: Sequence[str], has_boxes: bool | None, keep_empty: bool, max_samples: int
+    directories: Sequence[Path],
+    splits: Sequence[str],
+    has_boxes: bool | None,
+    keep_empty: bool,
+    max_samples: int,
+    only: Filter | None = None,
 ) -> Selection:
-    """The samples of these shard sets in these splits.
+    """The samples of these shard sets in these splits that the filter takes.
 
     `has_boxes` True: only images that were annotated with boxes; and `keep_empty` False: only those with a box.
     `max_samples`: at most so many, those with the lowest digests, so that a smaller choice lies within a larger one; 0
@@ -81,8 +87,10 @@ def select(
     chosen = [shard_set.rows(splits, has_boxes) for shard_set in sets]
     if has_boxes and not keep_empty:
         chosen = [rows[_num_boxes(shard_set)[rows] > 0] for shard_set, rows in zip(sets, chosen, strict=True)]
+    if only is not None and only.terms:
+        chosen = [rows[_taken(shard_set, only)[rows]] for shard_set, rows in zip(sets, chosen, strict=True)]
     if sum(len(rows) for rows in chosen) == 0:
-        raise ValueError(_nothing_left(sets, splits, has_boxes))
+        raise ValueError(_nothing_left(sets, splits, has_boxes, only))
     digests = [_digest_words(shard_set)[rows] for shard_set, rows in zip(sets, chosen, strict=True)]
     if max_samples:
         lowest = np.sort(np.concatenate(digests))[:max_samples][-1]
@@ -131,8 +139,12 @@ def _from_hex(digests: Sequence[str]) -> npt.NDArray[np.uint8]:
     return np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 16)
 
 
+def _taken(shard_set: ShardSet, only: Filter) -> npt.NDArray[np.bool_]:
+    return only.mask(shard_set.table(only.columns), shard_set.findings)
+
+
 def _num_boxes(shard_set: ShardSet) -> npt.NDArray[np.int64]:
-    lengths = pc.fill_null(pc.list_value_length(shard_set.table.column("boxes")), 0)
+    lengths = pc.fill_null(pc.list_value_length(shard_set.table(["boxes"]).column("boxes")), 0)
     return np.asarray(lengths.to_numpy(), dtype=np.int64)
 
 
@@ -156,9 +168,11 @@ def _join(parts: Sequence[Level]) -> Level:
     )
 
 
-def _nothing_left(sets: Sequence[ShardSet], splits: Sequence[str], has_boxes: bool | None) -> str:
+def _nothing_left(sets: Sequence[ShardSet], splits: Sequence[str], has_boxes: bool | None, only: Filter | None) -> str:
     wanted = "images with boxes" if has_boxes else "images"
-    lines = [f"no {wanted} in splits = {tuple(splits)} of these shard sets; choose a split that has some:"]
+    if only is not None and only.terms:
+        wanted += " that `only` takes"
+    lines = [f"no {wanted} in splits = {tuple(splits)} of these shard sets; choose others:"]
     for shard_set in sets:
         names, counts = np.unique(shard_set.column("split").astype(str), return_counts=True)
         annotated = {name: len(shard_set.rows(name, True)) for name in names.tolist()}

@@ -5,7 +5,6 @@ Files are read by offset: nothing is scanned, and nothing is opened twice while 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections import OrderedDict
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 
 class BadSampleError(RuntimeError):
@@ -78,7 +78,7 @@ class Store:
     def read(self, row: int, shard: int, offset: int, length: int, digest: bytes) -> npt.NDArray[np.uint8]:
         """The encoded bytes of the sample in this row, uint8 [length].
 
-        `digest`: blake2b-128 of these bytes. Raises BadSampleError where the shard ends too early or the digest does
+        `digest`: xxh3-128 of these bytes. Raises BadSampleError where the shard ends too early or the digest does
         not hold, MissingShardError where the shard cannot be opened or read.
         """
         path = self._shards[shard]
@@ -89,7 +89,7 @@ class Store:
             raise MissingShardError(path, error.strerror or type(error).__name__) from error
         if len(data) < length:
             raise BadSampleError(self._key_of(row), path, f"the shard ends {length - len(data)} bytes too early")
-        if self._check_digests and hashlib.blake2b(data, digest_size=16).digest() != digest:
+        if self._check_digests and xxhash.xxh3_128_digest(data) != digest:
             raise BadSampleError(
                 self._key_of(row), path, "its bytes are not those the index was made from (digest differs)"
             )

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from eval.truth import truth_from_shards
-from sharding.index import INDEX_SCHEMA, ShardSet
+from sharding.index import INDEX, INDEX_SCHEMA, ShardSet
 
 FINDINGS = ("Cardiomegaly", "Pneumothorax")
 
 
-def shard_set(patients: tuple[str | None, ...] = ("p", "q", "p", None)) -> ShardSet:
+def shard_set(folder: Path, patients: tuple[str | None, ...] = ("p", "q", "p", None)) -> ShardSet:
     """Five images: two annotated with boxes, one annotated and empty, one of another split, one never annotated."""
 
     def box(finding: int, x: float) -> dict[str, float]:
@@ -21,18 +22,21 @@ def shard_set(patients: tuple[str | None, ...] = ("p", "q", "p", None)) -> Shard
     boxes = [[box(0, 1), box(1, 2)], [], [box(1, 3)], None, [box(0, 4)]]
     rows = [
         {
-            "key": f"k{i}", "digest": "0" * 32, "source": "test", "split": "test" if i < 4 else "train",
+            "key": f"k{i}", "digest": "0" * 32, "source_digest": "0" * 32, "source": "test",
+            "split": "test" if i < 4 else "train",
             "height": 100 + i, "width": 200 + i, "patient": (*patients, "r")[i], "boxes": boxes[i], "levels": [],
         }
         for i in range(5)
     ]  # fmt: skip
-    table = pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
+    directory = folder / "vindr"
+    directory.mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), directory / INDEX)
     manifest = {"findings": list(FINDINGS), "num_levels": 1, "name": "vindr", "counts": {"test": 4, "train": 1}}
-    return ShardSet(Path("/data/vindr"), manifest, table, "ab" * 32)
+    return ShardSet(directory, manifest | {"version": 1, "num_samples": 5}, "ab" * 32)
 
 
-def test_annotated_images_of_one_split() -> None:
-    truth = truth_from_shards(shard_set(), "test")
+def test_annotated_images_of_one_split(tmp_path: Path) -> None:
+    truth = truth_from_shards(shard_set(tmp_path), "test")
     assert truth.keys == ("k0", "k1", "k2")
     assert truth.findings == FINDINGS
     assert truth.offsets.tolist() == [0, 2, 2, 3]
@@ -45,14 +49,14 @@ def test_annotated_images_of_one_split() -> None:
     assert truth.shards == ({"directory": "vindr", "digest": "ab" * 32},)
 
 
-def test_groups_where_patients_are_unknown() -> None:
-    some = truth_from_shards(shard_set(("p", None, "p", None)), "test")
+def test_groups_where_patients_are_unknown(tmp_path: Path) -> None:
+    some = truth_from_shards(shard_set(tmp_path, ("p", None, "p", None)), "test")
     assert (some.grouped_by, some.group_N.tolist()) == ("patient where known", [0, 1, 0])
-    none = truth_from_shards(shard_set((None, None, None, None)), "test")
+    none = truth_from_shards(shard_set(tmp_path, (None, None, None, None)), "test")
     assert (none.grouped_by, none.group_N.tolist()) == ("image", [0, 1, 2])
 
 
-def test_an_empty_split_is_refused() -> None:
+def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="split 'valid' has no image annotated with boxes"):
-        truth_from_shards(shard_set(), "valid")
-    assert truth_from_shards(shard_set(), "").keys == ("k0", "k1", "k2", "k4")
+        truth_from_shards(shard_set(tmp_path), "valid")
+    assert truth_from_shards(shard_set(tmp_path), "").keys == ("k0", "k1", "k2", "k4")
