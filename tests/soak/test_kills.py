@@ -28,21 +28,23 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def kill_some_times(line: list[str], progress: Callable[[], int], seed: int) -> int:
-    """Starts `line` NUM_KILLS times, each ended by SIGKILL to its whole session, a random while after it moved on.
+def kill_some_times(
+    line: list[str], progress: Callable[[], int], seed: int, num: int = NUM_KILLS, most_seconds: float = 0.5
+) -> int:
+    """Starts `line` `num` times, each ended by SIGKILL to its whole session, a random while after it moved on.
 
     `progress` counts what is on disk. Gives how many kills struck a process that was still at work.
     """
     dice = random.Random(seed)
     struck = 0
-    for _ in range(NUM_KILLS):
+    for _ in range(num):
         before = progress()
         process = subprocess.Popen(
             line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         while process.poll() is None and progress() <= before:
             time.sleep(0.01)
-        time.sleep(dice.uniform(0, 0.5))
+        time.sleep(dice.uniform(0, most_seconds))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             struck += 1
