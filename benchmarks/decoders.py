@@ -44,7 +44,7 @@ from sharding.decoders import decoders_of
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 BITS = 12
-USED = ("numpy", "pydicom", "python-gdcm", "imagecodecs", "pylibjpeg-openjpeg", "pillow", "nvidia-nvimgcodec-cu13")
+USED = ("numpy", "pydicom", "python-gdcm", "imagecodecs", "pillow", "nvidia-nvimgcodec-cu13", "nvidia-nvimgcodec-cu12")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

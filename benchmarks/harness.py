@@ -107,8 +107,13 @@ class Summary:
 
 
 def turns(num_arms: int, round_number: int) -> list[int]:
-    """The order of the arms in a round: 0 1 2, then 1 2 0, then 2 0 1, and again."""
-    return [(round_number + place) % num_arms for place in range(num_arms)]
+    """The order of the arms in a round: 0 1 2, 2 1 0, 1 2 0, 0 2 1, 2 0 1, 1 0 2, and again.
+
+    Rotated after every second round, so that each arm has every place, and reversed in between, so that none always
+    follows the same one.
+    """
+    order = [(round_number // 2 + place) % num_arms for place in range(num_arms)]
+    return order[::-1] if round_number % 2 else order
 
 
 def measure(tables: Sequence[Table], rounds: int) -> Iterator[Row | None]:

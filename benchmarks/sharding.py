@@ -43,7 +43,7 @@ LEAST = 0.85
 OURS, PLAINLY, CEILING = "cxr shard's writer", "webdataset + Pillow", "ceiling"
 CODECS_8: tuple[Codec, ...] = ("jpeg", "jpeg2000", "htj2k", "png")
 CODECS_16: tuple[Codec, ...] = ("jpeg2000", "htj2k", "png")
-USED = ("numpy", "opencv-python-headless", "pillow", "pydicom", "python-gdcm", "imagecodecs", "webdataset", "pyarrow")
+USED = ("numpy", "opencv-python-headless", "pillow", "pydicom", "python-gdcm", "imagecodecs", "webdataset", "xxhash")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

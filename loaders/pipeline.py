@@ -1,4 +1,4 @@
-"""JPEG bytes and view parameters in, uint8 gray tensors out: the only file that knows DALI.
+"""Encoded images and view parameters in, uint8 gray tensors out: the only file that knows DALI.
 
 One definition serves both devices: on "cuda:<i>" JPEG is decoded by that GPU and everything after stays on it, on "cpu"
 the same graph runs on the processor. Nothing is random in here: every parameter comes with the batch. A sample's pixels
@@ -24,7 +24,7 @@ from loaders.views import SOLARIZE_THRESHOLD, Interpolation, TwoViewConfig, View
 
 Arguments = tuple[npt.NDArray[Any], ...]
 Source = Callable[[], tuple[list[npt.NDArray[np.uint8]], Arguments]]
-"""Gives the next batch: JPEG bytes of each sample and what two_view_arguments or canvas_arguments made. Raises
+"""Gives the next batch: the encoded image of each sample and what two_view_arguments or canvas_arguments made. Raises
 StopIteration at the end."""
 
 _FILTERS = {"linear": types.INTERP_LINEAR, "cubic": types.INTERP_CUBIC}

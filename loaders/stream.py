@@ -63,7 +63,7 @@ class Share:
     reads: tuple[Future[list[npt.NDArray[np.uint8]]], ...]
 
     def encoded(self) -> list[npt.NDArray[np.uint8]]:
-        """The JPEG of each sample; waits for the disk, and raises what reading raised."""
+        """The encoded image of each sample; waits for the disk, and raises what reading raised."""
         return [image for read in self.reads for image in read.result()]
 
 
