@@ -27,8 +27,8 @@ class Loader(Generic[B]):
     between them; a predict loader ends. Work runs ahead in a thread that starts with the first batch asked for.
 
     `num_steps`: batches per epoch. `num_samples`: images per epoch over all ranks, those of a dropped last batch
-    included; `num_bytes`: of them encoded, at full size. `global_batch`: images per step over all ranks. `findings`: names
-    of the findings. `selection`: what rows mean. `last_wait_seconds`: how long the last next() waited for data.
+    included; `num_bytes`: of them encoded, at full size. `global_batch`: images per step over all ranks. `findings`:
+    names of the findings. `selection`: what rows mean. `last_wait_seconds`: how long the last next() waited for data.
 
     next() raises BadSampleError or MissingShardError (`loaders.store`) where an image cannot be had.
     """
