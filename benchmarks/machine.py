@@ -21,7 +21,7 @@ def machine(work: Path) -> dict[str, str]:
         "cores": f"{available_cores()} to use, {os.cpu_count()} in all",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / (1 << 30):.0f} GiB",
         "gpu": _gpus() or "none",
-        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "system": f"{platform.system()}, Python {platform.python_version()}",
         "file system": file_system(work),
         "load before": f"{os.getloadavg()[0]:.2f} processes over the last minute",
     }

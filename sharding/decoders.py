@@ -1,18 +1,19 @@
 """Which library decodes which of DICOM's transfer syntaxes.
 
-Milliseconds for 3000 x 2500 pixels of 12 bits (8 for JPEG baseline) on one thread, imagecodecs / gdcm / Pillow /
-pydicom itself, as `cxr bench decoders` tells:
+Milliseconds for 3000 x 2500 pixels of 12 bits (8 for JPEG baseline) on one core, imagecodecs / gdcm / Pillow / pydicom
+itself, of `cxr bench decoders` (benchmarks/results/2026-11-24-decoders.md):
 
-    RLE                    18 /   - /   - / 101        JPEG-LS             150 / 236
-    JPEG baseline          15 /  63 /  17              JPEG-LS near        162 / 250
-    JPEG extended, 12 bit  62 /   - /   -              JPEG 2000 lossless  887 / 598 / 911
-    JPEG lossless (57)     66 / 199                    JPEG 2000, a tenth  267 / 385 / 291
-    JPEG lossless (70)     61 / 195                    HTJ2K                55 /   -
+    RLE                    22 /   - /   - / 164        JPEG-LS               197 /   312
+    JPEG baseline          21 /  88 /  23              JPEG-LS near          182 /   304
+    JPEG extended, 12 bit  67 /   - /   -              JPEG 2000 lossless  1,057 / 1,203 / 1,076
+    JPEG lossless (57)     64 / 221                    JPEG 2000             386 /   532 /   420
+    JPEG lossless (70)     61 / 213                    HTJ2K lossless         53 /     -
 
-imagecodecs is BSD, gdcm BSD, Pillow MIT-CMU; pylibjpeg-libjpeg is GPL and is not used. pylibjpeg-openjpeg takes as long
-as imagecodecs for JPEG 2000 (911) and twice as long for HTJ2K (121). Where a GPU is present, nvImageCodec goes first
-for syntaxes without loss, whose pixels are the same whoever decodes them, once it has decoded a probe as the processor
-does; lossy ones stay on the processor, so that the same file always gives the same bytes.
+gdcm decodes JPEG 2000 on several threads and looks faster where cores are idle; every core here has a shard of its own.
+imagecodecs is BSD, gdcm BSD, Pillow MIT-CMU; pylibjpeg-libjpeg is GPL and is not used, and pylibjpeg-openjpeg is not
+asked: it gained nothing. Where a GPU is present, nvImageCodec goes first for syntaxes without loss, whose pixels are
+the same whoever decodes them, once it has decoded a probe as the processor does; lossy ones stay on the processor, so
+that the same file always gives the same bytes.
 """
 
 from __future__ import annotations
