@@ -12,6 +12,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,14 @@ from pyarrow import fs
 
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 """Of an object store: scheme and path."""
+
+NUM_CONNECTIONS = 64
+"""To an object store at a time; pyarrow's own limit is 25, or its number of threads for input where that is more."""
+CONNECT_SECONDS = 5.0
+SILENCE_SECONDS = 3.0
+"""A request in which nothing comes for so long has failed; S3's is made three times."""
+GIVE_UP_SECONDS = 60
+"""How long a request to Google's store is made again."""
 
 _LASTING = frozenset(
     {
@@ -49,18 +58,28 @@ _KINDS = (
             "|PERMISSION_DENIED|UNAUTHENTICATED"
         ),
         errno.EACCES,
-        "access denied: check the credentials (AWS_* or GOOGLE_APPLICATION_CREDENTIALS)",
+        "access denied: check the credentials (AWS_* or GOOGLE_APPLICATION_CREDENTIALS) and this machine's clock",
     ),
     (
         re.compile("NETWORK_CONNECTION|HTTP status (?:429|5..)|UNAVAILABLE|DEADLINE_EXCEEDED|SLOW_DOWN|THROTTLING"),
         errno.EHOSTUNREACH,
         "the object store does not answer: check the network and AWS_ENDPOINT_URL",
     ),
+    (  # asked for an object's size, a store gives no reason
+        re.compile("HTTP status 400"),
+        errno.EKEYEXPIRED,
+        "refused: the credentials have run out, or region or AWS_ENDPOINT_URL are wrong",
+    ),
     (re.compile("NO_SUCH_BUCKET"), errno.ENOENT, "no such bucket"),
+    (re.compile("NO_SUCH_KEY|RESOURCE_NOT_FOUND"), errno.ENOENT, "no such object"),
 )
 """What the codes of object stores' errors mean: errno and what to say before them."""
 
-_CODES = re.compile(r"AWS Error (\w+(?: \(HTTP status \d+\))?)|\b([A-Z]{4,}(?:_[A-Z]+)+|UNAVAILABLE|UNAUTHENTICATED)\b")
+_CODES = re.compile(
+    r"AWS Error (\w+(?: \(HTTP status \d+\))?)"
+    r"|ExceptionName: (\w+)"
+    r"|\b([A-Z]{4,}(?:_[A-Z]+)+|UNAVAILABLE|UNAUTHENTICATED)\b"
+)
 
 
 def file_system(url: str) -> tuple[Any, str]:
@@ -84,12 +103,18 @@ def file_system(url: str) -> tuple[Any, str]:
 @cache
 def _s3(endpoint: str | None, region: str | None) -> Any:
     # Servers beside Amazon's do not look at the region, and asking the machine for it can take seconds.
-    return fs.S3FileSystem(endpoint_override=endpoint, region=region or (endpoint and "us-east-1"))
+    pa.set_io_thread_count(max(pa.io_thread_count(), NUM_CONNECTIONS))
+    return fs.S3FileSystem(
+        endpoint_override=endpoint,
+        region=region or (endpoint and "us-east-1"),
+        connect_timeout=CONNECT_SECONDS,
+        request_timeout=SILENCE_SECONDS,
+    )
 
 
 @cache
 def _gcs() -> Any:
-    return fs.GcsFileSystem()
+    return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=GIVE_UP_SECONDS))
 
 
 def lasting(error: OSError) -> bool:
@@ -131,7 +156,7 @@ def kind_of(text: str, place: str) -> tuple[int | None, str]:
     _, _, path = place.partition("://")
     for name in sorted({path, path.partition("/")[2]} - {""}, key=len, reverse=True):
         text = text.replace(" ".join(name.split()), "")
-    codes = " ".join(one or other for one, other in _CODES.findall(text))
+    codes = " ".join("".join(found) for found in _CODES.findall(text))
     return next(((number, meaning) for pattern, number, meaning in _KINDS if pattern.search(codes)), (None, ""))
 
 

@@ -240,6 +240,25 @@ def read(place: Place, span: tuple[int, int] | None = None) -> bytes:
     return data
 
 
+class Remote:
+    """An object, open for reads at any offset from any number of threads, one request each."""
+
+    def __init__(self, place: str) -> None:
+        """Raises OSError where it cannot be opened."""
+        self._place = place
+        self._file = _open_raw(place)
+        with _told(place):
+            self.num_bytes = int(self._file.size())
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset`, fewer where the object ends. Raises OSError."""
+        length = min(length, max(0, self.num_bytes - offset))
+        if not length:
+            return b""
+        with _told(self._place):
+            return bytes(self._file.read_at(length, offset))
+
+
 def open_input(place: Place) -> BinaryIO:
     """The file, open for reading at any offset. Raises OSError."""
     if not is_remote(place):

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cluster.storage import name_of
 from eval.predictions import Predictions, take
 from sharding.index import ShardSet
 
@@ -60,10 +61,10 @@ class Truth:
 def truth_from_shards(shard_set: ShardSet, split: str) -> Truth:
     """The annotated images of `split` ("" for all). Raises ValueError where there is none."""
     rows = shard_set.rows(split or None, has_boxes=True)
-    name = shard_set.directory.name
+    name = name_of(shard_set.place)
     if not len(rows):
         raise ValueError(
-            f"{shard_set.directory}: split {split!r} has no image annotated with boxes; "
+            f"{shard_set.place}: split {split!r} has no image annotated with boxes; "
             f"its manifest counts {shard_set.manifest.get('counts')}"
         )
     table = shard_set.table(["key", "height", "width", "patient", "boxes"]).take(pa.array(rows)).combine_chunks()

@@ -4,16 +4,13 @@ A shard set is a folder of `<name>-000000.tar` ... with `<name>-000000.idx` ... 
 `index.parquet` and `manifest.json`, which is written last. Each later delivery (`--append`) adds tars, an
 `index-000001.parquet` of its own and a manifest that names all; the manifest before it stays as `manifest-000000.json`.
 
-Shapes: N samples, K boxes of one sample, B boxes of all.
+Shapes: N samples, n of them, K boxes of one sample, B boxes of several.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import errno
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,11 +21,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-SCHEMA_VERSION = 2
-"""Raised when an older reader would misread what is written."""
+from cluster import storage
+from cluster.kept import cache_folder, kept
+from cluster.storage import Place, is_remote
+from sharding import columns
+from sharding.manifest import INDEX as INDEX
+from sharding.manifest import MANIFEST as MANIFEST
+from sharding.manifest import SCHEMA_VERSION as SCHEMA_VERSION
+from sharding.manifest import below, sizes_in
+from sharding.manifest import earlier_manifest as earlier_manifest
+from sharding.manifest import index_name as index_name
+from sharding.manifest import index_names as index_names
+from sharding.manifest import parse_manifest as parse_manifest
+from sharding.manifest import partial_directory as partial_directory
+from sharding.manifest import read_manifest as read_manifest
+from sharding.manifest import shard_name as shard_name
 
-MANIFEST = "manifest.json"
-INDEX = "index.parquet"
+_BATCH_ROWS = 65_536
+_CORNERS = ("x_min", "y_min", "x_max", "y_max")
 
 BOX_TYPE = pa.struct(
     [
@@ -79,61 +89,43 @@ others smaller copies; `offset` and `length` are the encoded bytes inside the ta
 """
 
 
-@dataclass(frozen=True, slots=True)
-class LevelColumns:
-    """Where the encoded images of one level lie, one entry per row."""
-
-    shard: npt.NDArray[np.int32]
-    """[N] number of the tar."""
-    offset: npt.NDArray[np.int64]
-    """[N] first byte of the image in the tar."""
-    length: npt.NDArray[np.int64]
-    """[N] bytes of the encoded image."""
-    height: npt.NDArray[np.int32]
-    """[N] rows of the stored image."""
-    width: npt.NDArray[np.int32]
-    """[N] columns of the stored image."""
-    digest: list[str]
-    """[N] xxh3-128 of the encoded image, 32 hex digits."""
-
-
 class ShardSet:
     """A complete shard set, opened for reading. Columns of its index come into memory when they are asked for."""
 
-    def __init__(self, directory: Path, manifest: dict[str, Any], digest: str) -> None:
-        self.directory = directory
+    def __init__(self, place: Place, manifest: dict[str, Any], digest: str, cache: Path | None = None) -> None:
+        """`place`: a Path, or the URL of a folder in an object store. `cache`: where its index is then kept."""
+        self.place = place
         self.manifest = manifest
         self.digest = digest
         self.findings: tuple[str, ...] = tuple(manifest["findings"])
         self.num_levels: int = manifest["num_levels"]
         self._columns: dict[str, pa.ChunkedArray] = {}
+        self._cache = cache
+        self._held: dict[str, bytes] = {}
 
     @staticmethod
-    def open(directory: Path, version: int | None = None) -> ShardSet:
-        """The shard set in `directory`, as it is or as it was with its first `version` deliveries.
+    def open(place: Place, version: int | None = None, cache: Path | None = None) -> ShardSet:
+        """The shard set in a folder or at a URL, as it is or as it was with its first `version` deliveries.
 
-        Raises ValueError, with the repair, where there is none, where it is incomplete or has lost files, or where a
-        newer program wrote it. Digests of whole files are `sharding.verify`'s work.
+        `cache`: folder in which the index of a set in an object store is kept (default: `cluster.kept`'s), so that
+        the next opening fetches the manifest and a listing. Raises ValueError, with the repair, where there is no
+        set, where it is incomplete or has lost files, where a newer program wrote it or where it may not be read;
+        OSError where a disk or an object store does not answer. Digests of tars are `sharding.verify`'s work.
         """
-        directory = Path(directory)
-        manifest, digest = read_manifest(directory)
-        if version is not None and version != manifest["version"]:
-            if not 1 <= version <= manifest["version"]:
-                raise ValueError(f"{directory} has versions 1 to {manifest['version']}, not {version}")
-            manifest, digest = read_manifest(directory, earlier_manifest(version))
-        sizes = {entry.name: entry.stat().st_size for entry in os.scandir(directory) if entry.is_file()}
-        for name, entry in manifest["files"].items():
-            if sizes.get(name) != entry["bytes"]:
-                have = f"has {sizes[name]} bytes instead of {entry['bytes']}" if name in sizes else "is missing"
-                raise ValueError(
-                    f"{directory / name} {have}: copy the shard set again, or run `cxr verify {directory}`"
-                )
-        for name in index_names(manifest):
-            if not pq.read_schema(directory / name).equals(INDEX_SCHEMA):
-                raise ValueError(
-                    f"{directory / name} has other columns than this version: run `cxr verify {directory}`"
-                )
-        return ShardSet(directory, manifest, digest)
+        place = place if is_remote(place) else Path(place)
+        try:
+            return _open(place, version, cache)
+        except OSError as error:
+            if is_remote(place) and (storage.lasting(error) or error.errno == errno.EKEYEXPIRED):
+                raise ValueError(f"{place} cannot be opened: {error.strerror}") from None
+            raise
+
+    @property
+    def directory(self) -> Path:
+        """The folder it is in. Raises ValueError where it is in an object store."""
+        if isinstance(self.place, Path):
+            return self.place
+        raise ValueError(f"{self.place} is in an object store, and this needs a folder on a disk: copy the set here")
 
     def __len__(self) -> int:
         return int(self.manifest["num_samples"])
@@ -142,10 +134,17 @@ class ShardSet:
         """These columns of the index."""
         missing = [name for name in names if name not in self._columns]
         if missing:
-            parts = [pq.read_table(self.directory / name, columns=missing) for name in index_names(self.manifest)]
+            parts = [pq.read_table(self._index(name), columns=missing) for name in index_names(self.manifest)]
             whole = pa.concat_tables(parts).combine_chunks()
             self._columns |= {name: whole.column(name) for name in missing}
         return pa.table({name: self._columns[name] for name in names})
+
+    def batches(self, names: Sequence[str], dictionaries: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+        """These columns of the index, some ten thousand rows at a time, not kept; `dictionaries`: those that hold few
+        different strings, as numbers and a dictionary."""
+        for name in index_names(self.manifest):
+            with pq.ParquetFile(self._index(name), read_dictionary=list(dictionaries), pre_buffer=False) as file:
+                yield from file.iter_batches(_BATCH_ROWS, columns=list(names))
 
     def rows(
         self,
@@ -159,52 +158,71 @@ class ShardSet:
         keep_N = np.ones(len(self), dtype=bool)
         if split is not None:
             wanted = [split] if isinstance(split, str) else list(split)
-            column = self.table(["split"]).column("split")
-            keep_N &= pc.is_in(column, value_set=pa.array(wanted, pa.string())).to_numpy()
+            begin = 0
+            for batch in self.batches(["split"], ["split"]):
+                column = batch.column("split")
+                takes = np.asarray(pc.is_in(column.dictionary, value_set=pa.array(wanted, pa.string())))
+                keep_N[begin : begin + len(column)] = takes[columns.numbers(column.indices, np.int64)]
+                begin += len(column)
         if has_boxes is not None:
-            keep_N &= self._boxes[0] == has_boxes
-        return np.flatnonzero(keep_N).astype(np.int64)
+            keep_N &= self.boxes.known == has_boxes
+        return np.flatnonzero(keep_N).astype(np.int64, copy=False)
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column of the index as NumPy [N]; strings and lists as objects, None where unknown."""
         return np.asarray(self.table([name]).column(name).to_numpy())
 
-    def level(self, number: int) -> LevelColumns:
+    def level(self, number: int) -> columns.LevelColumns:
         """Where the images of a level lie: 0 is full size, up to `num_levels - 1`."""
         if not 0 <= number < self.num_levels:
-            raise ValueError(f"{self.directory} has levels 0 to {self.num_levels - 1}, not {number}")
-        flat = self.table(["levels"]).column("levels").combine_chunks().flatten()
+            raise ValueError(f"{self.place} has levels 0 to {self.num_levels - 1}, not {number}")
+        return self.levels(np.arange(len(self), dtype=np.int64))[number]
 
-        def pick(name: str) -> npt.NDArray[Any]:
-            column_NL = flat.field(name).to_numpy(zero_copy_only=False)
-            return np.ascontiguousarray(column_NL[number :: self.num_levels])
+    def levels(self, rows_n: npt.NDArray[np.int64]) -> tuple[columns.LevelColumns, ...]:
+        """Where the images of each level of these rows (ascending) lie; not kept. Raises ValueError where the index is
+        not what `cxr shard` writes."""
+        try:
+            return columns.levels(self.batches(["levels"]), self.num_levels, rows_n)
+        except ValueError as error:
+            raise ValueError(f"the index of {self.place}: {error}; run `cxr verify {self.place}`") from None
 
-        digests = [str(digest) for digest in pick("digest")]
-        return LevelColumns(pick("shard"), pick("offset"), pick("length"), pick("height"), pick("width"), digests)
+    def identities(self, rows_n: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]:
+        """First 64 bits of the digests of these rows (ascending), uint64 [n], and height and width of their original
+        images, int32 [n, 2]; not kept."""
+        words_n, sizes_n2 = np.empty(len(rows_n), np.uint64), np.empty((len(rows_n), 2), np.int32)
+        for batch, taken, local in columns.chosen(self.batches(["digest", "height", "width"]), rows_n):
+            words_n[taken] = columns.digest_words(columns.from_hex(batch.column("digest")))[local]
+            sizes_n2[taken, 0] = columns.numbers(batch.column("height"), np.int32)[local]
+            sizes_n2[taken, 1] = columns.numbers(batch.column("width"), np.int32)[local]
+        return words_n, sizes_n2
 
     @cached_property
-    def _boxes(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64], npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """Whether a row has boxes [N], where its boxes end [N], corners [B, 4], findings [B]."""
-        boxes = self.table(["boxes"]).column("boxes").combine_chunks()
-        flat = boxes.flatten()
-        lengths = pc.fill_null(pc.list_value_length(boxes), 0).to_numpy(zero_copy_only=False)
-        corners = [flat.field(name).to_numpy(zero_copy_only=False) for name in ("x_min", "y_min", "x_max", "y_max")]
-        return (
-            boxes.is_valid().to_numpy(zero_copy_only=False),
-            np.cumsum(lengths, dtype=np.int64),
-            np.stack(corners, axis=1).astype(np.float32),
-            flat.field("finding").to_numpy(zero_copy_only=False).astype(np.int64),
-        )
+    def boxes(self) -> columns.Lists:
+        """Boxes of all rows: `finding`, and `x_min`, `y_min`, `x_max`, `y_max` in original pixels."""
+        fields = {"finding": np.int16, **dict.fromkeys(_CORNERS, np.float32)}
+        return columns.lists(self.batches(["boxes"]), len(self), fields)
+
+    @cached_property
+    def found(self) -> columns.Lists:
+        """Findings of all rows, as positions in `findings`."""
+        return columns.lists(self.batches(["findings"]), len(self), {"": np.int16})
 
     def boxes_of(self, row: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """Boxes of a row: x_min, y_min, x_max, y_max in original pixels float32 [K, 4], and their findings [K].
 
         K is 0 both where nobody annotated and where nothing was found; `rows(..., has_boxes=True)` tells them apart.
         """
-        _, ends_N, corners_B4, findings_B = self._boxes
-        begin = int(ends_N[row - 1]) if row > 0 else 0
-        end = int(ends_N[row])
-        return corners_B4[begin:end].copy(), findings_B[begin:end].copy()
+        return self.boxes_of_rows(np.array([row]))[:2]
+
+    def boxes_of_rows(
+        self, rows_n: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Boxes of these rows, one row's after another's: corners float32 [B, 4], findings [B], and which of `rows_n`
+        each is of [B]."""
+        place_B, row_B = self.boxes.of(rows_n)
+        values = self.boxes.values
+        corners_B4 = np.stack([values[name][place_B] for name in _CORNERS], axis=1)
+        return corners_B4, values["finding"][place_B].astype(np.int64), row_B
 
     def key_of(self, row: int) -> str:
         """Key of a row."""
@@ -216,68 +234,44 @@ class ShardSet:
         return None if value is None else tuple(value)
 
     def shard_path(self, shard: int) -> Path:
-        """The tar with this number."""
+        """The tar with this number, on a disk."""
         return self.directory / shard_name(str(self.manifest["name"]), shard)
 
+    def shard_place(self, shard: int) -> Place:
+        """The tar with this number: a Path, or a URL."""
+        return below(self.place, shard_name(str(self.manifest["name"]), shard))
 
-def shard_name(name: str, shard: int) -> str:
-    """File name of a tar, such as `nih-000012.tar`; its DALI index ends in `.idx` instead."""
-    return f"{name}-{shard:06d}.tar"
+    def shard_digest(self, shard: int) -> str:
+        """sha256 of the tar with this number, 64 hex digits."""
+        return str(self.manifest["files"][shard_name(str(self.manifest["name"]), shard)]["sha256"])
 
-
-def index_name(delivery: int) -> str:
-    """File name of the index of a delivery, 0 the first."""
-    return INDEX if delivery == 0 else f"index-{delivery:06d}.parquet"
-
-
-def index_names(manifest: Mapping[str, Any]) -> list[str]:
-    """The index files of a shard set, in order."""
-    return [index_name(number) for number in range(manifest["version"])]
-
-
-def earlier_manifest(version: int) -> str:
-    """File name under which the manifest of that version (1 the first) stays when a later one takes its place."""
-    return f"manifest-{version - 1:06d}.json"
-
-
-def partial_directory(directory: str | Path) -> Path:
-    """The folder beside a shard set in which an unfinished run keeps its records: `<out>.partial`."""
-    return Path(f"{directory}.partial")
+    def _index(self, name: str) -> Any:
+        """An index as pyarrow reads it: a path, or bytes where there is nowhere to keep them."""
+        if isinstance(self.place, Path):
+            return self.place / name
+        if name not in self._held:
+            entry = self.manifest["files"][name]
+            folder = None if self._cache is None else self._cache / "index"
+            found = kept(str(below(self.place, name)), entry["bytes"], entry["sha256"], folder)
+            if isinstance(found, Path):
+                return found
+            self._held[name] = found
+        return pa.BufferReader(self._held[name])
 
 
-def parse_manifest(data: bytes, path: str) -> dict[str, Any]:
-    """The manifest in these bytes, read from `path`. Raises ValueError where it is none, or of another version."""
-    try:
-        manifest: dict[str, Any] = json.loads(data)
-        version = manifest["schema_version"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is not the manifest of a shard set: copy or make the shard set again") from None
-    if version != SCHEMA_VERSION:
-        raise ValueError(
-            f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}: "
-            f"{'update barlow-cxr' if version > SCHEMA_VERSION else 'make the shard set again'}"
-        )
-    return manifest
-
-
-def read_manifest(directory: Path, name: str = MANIFEST) -> tuple[dict[str, Any], str]:
-    """The manifest of a shard set and the sha256 of the file. Raises ValueError as ShardSet.open does."""
-    path = directory / name
-    if not directory.is_dir():
-        raise ValueError(f"{directory} is not a folder: make a shard set with `cxr shard nih|vindr|folder --out ...`")
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        if any(directory.glob("*.tar")) or partial_directory(directory).is_dir():
-            if not partial_directory(directory).is_dir():
-                raise ValueError(
-                    f"{directory} has tars but no {name}: copy it back from where the set came from, or, if its making "
-                    "was broken off, remove the folder and run `cxr shard` again"
-                ) from None
-            raise ValueError(
-                f"{directory} is an unfinished shard set (no {name}): run the same `cxr shard` again, it goes on"
-            ) from None
-        raise ValueError(
-            f"{directory} is not a shard set (no {name}): make one with `cxr shard nih|vindr|folder --out ...`"
-        ) from None
-    return parse_manifest(data, str(path)), hashlib.sha256(data).hexdigest()
+def _open(place: Place, version: int | None, cache: Path | None) -> ShardSet:
+    manifest, digest = read_manifest(place)
+    if version is not None and version != manifest["version"]:
+        if not 1 <= version <= manifest["version"]:
+            raise ValueError(f"{place} has versions 1 to {manifest['version']}, not {version}")
+        manifest, digest = read_manifest(place, earlier_manifest(version))
+    sizes = sizes_in(place)
+    for name, entry in manifest["files"].items():
+        if sizes.get(name) != entry["bytes"]:
+            have = f"has {sizes[name]} bytes instead of {entry['bytes']}" if name in sizes else "is missing"
+            raise ValueError(f"{below(place, name)} {have}: copy the shard set again, or run `cxr verify {place}`")
+    shard_set = ShardSet(place, manifest, digest, cache_folder(cache) if is_remote(place) else None)
+    for name in index_names(manifest):
+        if not pq.read_schema(shard_set._index(name)).equals(INDEX_SCHEMA):
+            raise ValueError(f"{below(place, name)} has other columns than this version: run `cxr verify {place}`")
+    return shard_set
