@@ -9,6 +9,7 @@ Shapes: n samples of a batch, B boxes of all of them. Boxes are x_min, y_min, x_
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ MIN_BOX_PX = 1.0
 class Placement:
     """Where each of n images lies on the canvas."""
 
-    originals_n2: npt.NDArray[np.int64]
+    originals_n2: npt.NDArray[np.integer[Any]]
     """Height and width of the original image, pixels."""
     window_start_n2: npt.NDArray[np.float64]
     """Upper left corner (y, x) of the window, original pixels."""
@@ -39,7 +40,7 @@ class Placement:
 
 
 def place(
-    originals_n2: npt.NDArray[np.int64],
+    originals_n2: npt.NDArray[np.integer[Any]],
     size_px: int,
     scale_n: npt.NDArray[np.float64],
     corner_n2: npt.NDArray[np.float64],
