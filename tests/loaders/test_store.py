@@ -1,78 +1,87 @@
 import os
 import pickle
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-import xxhash
 
-from loaders.store import BadSampleError, MissingShardError, Store
-
-
-def digest(data: bytes) -> bytes:
-    return xxhash.xxh3_128_digest(data)
+from loaders.store import BadSampleError, MissingShardError, Result, Store, StoreOptions, Wanted
+from tests.loaders.samples import TAR_BYTES, Sample, digest, make_samples, make_tars, open_store, wanted
 
 
 @pytest.fixture
 def shards(tmp_path: Path) -> list[Path]:
-    paths = []
-    for number in range(6):
-        paths.append(tmp_path / f"s-{number:06d}.tar")
-        paths[-1].write_bytes(np.random.default_rng(number).bytes(10_000))
-    return paths
+    return make_tars(tmp_path)
 
 
-def open_store(shards: list[Path], check: bool = True, max_open: int = 64) -> Store:
-    return Store(shards, "image{}".format, check, max_open)
+def read(shards: list[Path], samples: Sequence[Sample], options: StoreOptions | None = None) -> list[Result]:
+    store = open_store(shards, options)
+    try:
+        return store.submit(wanted(samples)).result()
+    finally:
+        store.close()
 
 
-def test_bytes_come_from_their_place(shards: list[Path]) -> None:
-    store = open_store(shards)
-    data = shards[2].read_bytes()[100:700]
-    assert store.read(0, 2, 100, 600, digest(data)).tobytes() == data
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+@pytest.mark.parametrize("num_samples", [1, 2, 300])
+def test_bytes_come_in_the_order_asked_for(shards: list[Path], num_samples: int, num_threads: int) -> None:
+    samples, data = make_samples(shards, num_samples)
+    found = read(shards, samples, StoreOptions(num_threads))
+    assert [one.tobytes() for one in found if isinstance(one, np.ndarray)] == data
+
+
+def test_nothing_is_a_batch_too(shards: list[Path]) -> None:
+    store = Store(shards, str, StoreOptions())
+    none = np.zeros(0, np.int64)
+    assert store.submit(Wanted(none, none.astype(np.int32), none, none, np.zeros((0, 16), np.uint8))).result() == []
     store.close()
 
 
-def test_a_digest_that_does_not_hold_names_sample_and_shard(shards: list[Path]) -> None:
-    with pytest.raises(BadSampleError, match=r"'image7' in .*s-000001.tar.*digest differs.*cxr verify") as raised:
-        open_store(shards).read(7, 1, 0, 10, digest(b"other"))
-    assert (raised.value.key, raised.value.shard) == ("image7", shards[1])
-    assert len(open_store(shards, check=False).read(7, 1, 0, 10, digest(b"other"))) == 10
+def test_a_digest_that_does_not_hold_is_that_samples_alone(shards: list[Path]) -> None:
+    samples, data = make_samples(shards, 20)
+    samples[7] = (*samples[7][:3], digest(b"other"))
+    found = read(shards, samples)
+    bad = found[7]
+    assert isinstance(bad, BadSampleError)
+    assert (bad.key, bad.shard) == ("image7", shards[samples[7][0]])
+    assert f"digest differs); run `cxr verify {shards[0].parent}`" in str(bad)
+    assert [one.tobytes() for one in found if isinstance(one, np.ndarray)] == data[:7] + data[8:]
+    unchecked = read(shards, samples, StoreOptions(check_digests=False))
+    assert [one.tobytes() for one in unchecked if isinstance(one, np.ndarray)] == data
 
 
 @pytest.mark.parametrize("check", [False, True])
 def test_a_short_shard_names_sample_and_shard(shards: list[Path], check: bool) -> None:
-    with pytest.raises(BadSampleError, match=r"'image7' in .*ends 5 bytes too early"):
-        open_store(shards, check).read(7, 1, 9_995, 10, b"")
-    with pytest.raises(BadSampleError, match=r"ends 10 bytes too early"):
-        open_store(shards, check).read(7, 1, 20_000, 10, b"")
+    options = StoreOptions(check_digests=check)
+    found = read(shards, [(1, TAR_BYTES - 5, 10, bytes(16)), (1, TAR_BYTES + 10_000, 10, bytes(16))], options)
+    assert [str(one).split(";")[0] for one in found] == [
+        f"sample 'image{row}' in {shards[1]}: the shard ends {short} bytes too early"
+        for row, short in ((0, 5), (1, 10))
+    ]
 
 
 def test_a_shard_that_is_gone_is_named(shards: list[Path]) -> None:
+    samples, _ = make_samples(shards, 50)
     shards[3].unlink()
     with pytest.raises(MissingShardError, match=r"s-000003.tar cannot be read \(No such file") as raised:
-        open_store(shards).read(7, 3, 0, 10, b"")
+        read(shards, samples)
     assert raised.value.shard == shards[3]
 
 
 def test_few_files_stay_open_under_many_threads(shards: list[Path]) -> None:
-    store = open_store(shards, max_open=2)
-    contents = [path.read_bytes() for path in shards]
     before = len(os.listdir("/proc/self/fd"))
-
-    def read(number: int) -> bool:
-        shard, offset = number % 6, number * 37 % 9_000
-        data = contents[shard][offset : offset + 500]
-        return store.read(number, shard, offset, 500, digest(data)).tobytes() == data
-
-    with ThreadPoolExecutor(8) as threads:
-        assert all(threads.map(read, range(2_000)))
+    store = Store(shards, str, StoreOptions(num_threads=8, max_open=2))
+    samples, data = make_samples(shards, 2_000)
+    batches = [store.submit(wanted(samples[begin : begin + 50])) for begin in range(0, 2_000, 50)]
+    found = [one for batch in batches for one in batch.result()]
+    assert [one.tobytes() for one in found if isinstance(one, np.ndarray)] == data
     assert len(os.listdir("/proc/self/fd")) <= before + 2
+    assert store.counters.snapshot().bytes_read == sum(map(len, data))
     store.close()
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_errors_travel_between_processes() -> None:
-    for error in (BadSampleError("k", Path("a/b.tar"), "why"), MissingShardError(Path("a/b.tar"), "why")):
+    for error in (BadSampleError("k", Path("a/b.tar"), "why"), MissingShardError("s3://a/b.tar", "why")):
         assert str(pickle.loads(pickle.dumps(error))) == str(error)
