@@ -1,12 +1,15 @@
 """Plain NumPy versions of what the pipeline does to an image, driven by the same parameters.
 
-Float64 throughout, one rounding per operator, no library but NumPy. Images are [H, W], gray levels 0 to 255.
+Float64 throughout, one rounding per operator, no library but NumPy; of ours only the record of the parameters.
+Images are [H, W], gray levels 0 to 255.
 """
 
 import math
 
 import numpy as np
 import numpy.typing as npt
+
+from loaders.views import ViewParameters
 
 Gray = npt.NDArray[np.uint8]
 Real = npt.NDArray[np.float64]
@@ -37,7 +40,7 @@ def resize_matrix(length: int, start: float, end: float, output: int, interpolat
         center = min(start, end) + (place + 0.5) * scale
         for j in range(math.floor(center - support), math.ceil(center + support) + 1):
             matrix[i, min(max(j, 0), length - 1)] += filter_weight((j + 0.5 - center) / stretch, interpolation)
-    return matrix / matrix.sum(axis=1, keepdims=True)
+    return np.asarray(matrix / matrix.sum(axis=1, keepdims=True))
 
 
 def resize(
@@ -73,25 +76,39 @@ def solarize(image: Gray) -> Gray:
     return np.where(image >= 128, 255 - image, image).astype(np.uint8)
 
 
-def view(
-    image: Gray,
-    start: tuple[float, float],
-    size: tuple[float, float],
-    flip: bool,
-    brightness: float,
-    contrast: float,
-    blur_sigma: float,
-    solarized: bool,
-    size_px: int,
-    interpolation: str,
-) -> Gray:
-    """One view for pretraining: crop and resize, flip, brightness and contrast, blur, solarize."""
-    end = (start[0] + size[0], start[1] + size[1])
-    if flip:
+def affine(image: Gray, rotate: float, shear: float) -> Gray:
+    """Sheared along x, then turned clockwise, degrees, about the center; bilinear, zeros beyond the border."""
+    if rotate == 0 and shear == 0:
+        return image
+    size = image.shape[0]
+    turn = math.radians(rotate)
+    sheared = np.array([[1, -math.tan(math.radians(shear))], [0, 1]])
+    turned = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    back = np.linalg.inv(turned @ sheared)  # of (x, y)
+    out = np.zeros(image.shape)
+    padded = np.pad(image.astype(np.float64), 1)
+    for row in range(size):
+        for column in range(size):
+            x, y = back @ np.array([column + 0.5 - size / 2, row + 0.5 - size / 2]) + size / 2 - 0.5
+            left, top = math.floor(x), math.floor(y)
+            for j, weight_y in ((top, top + 1 - y), (top + 1, y - top)):
+                for i, weight_x in ((left, left + 1 - x), (left + 1, x - left)):
+                    if -1 <= i <= size and -1 <= j <= size:
+                        out[row, column] += weight_x * weight_y * padded[j + 1, i + 1]
+    return to_gray(out)
+
+
+def view(image: Gray, parameters: ViewParameters, i: int, size_px: int, interpolation: str) -> Gray:
+    """View i of these: crop and resize, flip, rotate and shear, brightness and contrast, blur, solarize."""
+    start = tuple(parameters.window_start_n2[i].tolist())
+    end = tuple((parameters.window_start_n2[i] + parameters.window_size_n2[i]).tolist())
+    if parameters.flip_n[i]:
         start, end = (start[0], end[1]), (end[0], start[1])
     out = resize(image, start, end, (size_px, size_px), interpolation)
-    out = gaussian_blur(brightness_contrast(out, brightness, contrast), blur_sigma)
-    return solarize(out) if solarized else out
+    out = affine(out, float(parameters.rotate_n[i]), float(parameters.shear_n[i]))
+    out = brightness_contrast(out, float(parameters.brightness_n[i]), float(parameters.contrast_n[i]))
+    out = gaussian_blur(out, float(parameters.blur_sigma_n[i]))
+    return solarize(out) if parameters.solarize_n[i] else out
 
 
 def canvas(
