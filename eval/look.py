@@ -11,7 +11,8 @@ from cluster.world import World
 from eval import gallery, predictions
 from eval.cam import heat_map
 from eval.truth import Truth, align, truth_from_shards
-from loaders.loader import DataConfig, open_predict_loader
+from loaders.config import DataConfig
+from loaders.loader import open_predict_loader
 from loaders.views import PlainViewConfig
 from sharding.index import ShardSet
 from trainers.predict import Trained, load_trained

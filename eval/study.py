@@ -19,7 +19,7 @@ from eval import gallery, measure, predictions, prior, report
 from eval.ledger import Ledger
 from eval.look import pictures_of
 from eval.truth import truth_from_shards
-from loaders.loader import DataConfig
+from loaders.config import DataConfig
 from loaders.views import DetectViewConfig, TwoViewConfig
 from sharding import build
 from sharding.index import ShardSet

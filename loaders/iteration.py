@@ -1,25 +1,57 @@
-"""A loader: a stream of batches with a position.
+"""A loader: a stream of batches with a position, and what was given up on the way.
 
-Shapes: n samples of this rank's share.
+Shapes: n samples of this rank's share, B samples of a global batch.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
+from cluster.world import World
+from loaders.agreement import GivenUp, TooManyGivenUp, agree
 from loaders.ahead import Ahead
-from loaders.plan import next_position
+from loaders.meter import Mark, Totals, between
+from loaders.plan import next_position, share
 from loaders.selection import Selection
+from loaders.share import Picked, Share
+from loaders.stream import Made
 
 B = TypeVar("B")
-Begin = Callable[[tuple[int, int]], Iterator[tuple[B, tuple[torch.Tensor, ...]]]]
-"""Gives the batches from (epoch, step) on, each with the tensors in it that lie on the device."""
+Finish = Callable[[Share, tuple[torch.Tensor, ...]], B]
+Begin = Callable[[tuple[int, int], set[int], Totals], Iterator[Made[B]]]
+"""Gives the batches from (epoch, step) on, without the samples at these positions, which may grow meanwhile."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How a loader goes through its batches."""
+
+    num_steps: int
+    """Batches per epoch."""
+    num_samples: int
+    """Images per epoch over all ranks."""
+    global_batch: int
+    """Images per step over all ranks."""
+    smallest_batch: int
+    """Of them in the smallest batch of an epoch."""
+    depth: int
+    """Finished batches kept ready."""
+    skip: bool
+    """Agree with the other ranks, step by step, on what is given up."""
+    max_skipped: int
+    """Samples that may be given up."""
 
 
 class Loader(Generic[B]):
@@ -27,52 +59,125 @@ class Loader(Generic[B]):
     between them; a predict loader ends. Work runs ahead in a thread that starts with the first batch asked for.
 
     `num_steps`: batches per epoch. `num_samples`: images per epoch over all ranks, those of a dropped last batch
-    included; `num_bytes`: of them encoded, at full size. `global_batch`: images per step over all ranks. `findings`:
-    names of the findings. `selection`: what rows mean. `last_wait_seconds`: how long the last next() waited for data.
+    included. `num_bytes`: all samples encoded, at full size. `global_batch`: images per step over all ranks,
+    `smallest_batch` of them in the smallest batch. `findings`: names of the findings. `selection`: what rows mean.
+    `last_wait_seconds`: how long the last next() waited for data. `given_up`: samples left out so far, in the order in
+    which they were found; on every rank the same.
 
-    next() raises BadSampleError or MissingShardError (`loaders.store`) where an image cannot be had.
+    next() raises BadSampleError (unless told to skip) or MissingShardError (`loaders.store`) where an image cannot be
+    had, TooManyGivenUp where more than `max_skipped` cannot.
     """
 
-    def __init__(self, begin: Begin[B], selection: Selection, num_steps: int, global_batch: int, depth: int) -> None:
-        """`depth`: finished batches kept ready."""
-        self.num_steps = num_steps
-        self.num_samples = len(selection.rows_N)
+    def __init__(self, begin: Begin[B], finish: Finish[B], selection: Selection, rules: Rules, world: World) -> None:
+        self.num_steps = rules.num_steps
+        self.num_samples = rules.num_samples
         self.num_bytes = int(selection.levels[0].length_N.sum())
-        self.global_batch = global_batch
-        self.findings = selection.sets[0].findings
+        self.global_batch = rules.global_batch
+        self.smallest_batch = rules.smallest_batch
+        self.findings = selection.findings
         self.selection = selection
         self.last_wait_seconds = 0.0
+        self.given_up: list[GivenUp] = []
         self._begin = begin
-        self._depth = depth
+        self._finish = finish
+        self._rules = rules
+        self._world = world
         self._position = (0, 0)
-        self._ahead: Ahead[tuple[B, tuple[torch.Tensor, ...]]] | None = None
+        self._left_out: set[int] = set()
+        self._ahead: Ahead[Made[B]] | None = None
+        self._totals = Totals()
+        self._wait_seconds = 0.0
+        self._num_batches = 0
+        self._told = self._mark()
 
     def __iter__(self) -> Iterator[B]:
         return self
 
     def __next__(self) -> B:
         if self._ahead is None:
-            self._ahead = Ahead(partial(self._begin, self._position), self._depth)
+            self._ahead = Ahead(partial(self._begin, self._position, self._left_out, self._totals), self._rules.depth)
         start = time.perf_counter()
-        batch, tensors = next(self._ahead)
+        made = next(self._ahead)
         self.last_wait_seconds = time.perf_counter() - start
-        for tensor in tensors:
+        self._wait_seconds += self.last_wait_seconds
+        self._num_batches += 1
+        for tensor in made.tensors:
             if tensor.is_cuda:  # made on another stream: its memory may be reused only when this one is done with it
                 tensor.record_stream(torch.cuda.current_stream(tensor.device))
+        batch = self._settle(made)
         self._position = next_position(*self._position, self.num_steps)
         return batch
+
+    def _settle(self, made: Made[B]) -> B:
+        """The batch without what was given up, by whichever rank."""
+        if self._rules.skip:
+            epoch, step = made.share.picked.epoch, made.share.picked.step
+            new = {position: error for position, error in made.lost if position not in self._left_out}
+            mine = [GivenUp(self._digest(position), epoch, step, str(error)) for position, error in new.items()]
+            for one in agree(mine, self._world):
+                self._give_up(one)
+        if not self._left_out:
+            return made.batch
+        left_out = np.fromiter(self._left_out, np.int64)
+        num = int(np.isin(made.share.picked.batch_positions_B, left_out).sum())
+        if not num:
+            return made.batch
+        self._refuse_empty_shares(made.share.picked, left_out)
+        kept = np.flatnonzero(~np.isin(made.share.picked.positions_n, left_out)).tolist()
+        left = made.share.take(kept, made.share.global_size - num)
+        return self._finish(left, made.tensors if len(kept) == len(made.share) else _rows(made.tensors, kept))
+
+    def _refuse_empty_shares(self, picked: Picked, left_out: npt.NDArray[np.int64]) -> None:
+        """Raises, on all ranks alike, where one of them has nothing left to train on in this step."""
+        usable_B = ~np.isin(picked.batch_positions_B, left_out)
+        for rank in range(self._world.size):
+            mine = share(len(usable_B), rank, self._world.size)
+            if not usable_B[mine].any():
+                raise TooManyGivenUp(
+                    f"none of the {mine.stop - mine.start} images of rank {rank} in epoch {picked.epoch}, step "
+                    f"{picked.step} can be used; repair the shard set (`cxr verify`), or take a larger global_batch. "
+                    f"The last one found: {self.given_up[-1].reason}"
+                )
+
+    def _digest(self, position: int) -> str:
+        return f"{int(self.selection.digests_N[position]):016x}"
+
+    def _give_up(self, one: GivenUp) -> None:
+        self.given_up.append(one)
+        self._left_out |= self._positions([one.digest])
+        if self._world.is_main:
+            log.warning("left out from now on (%d so far): %s", len(self.given_up), one.reason)
+        if len(self.given_up) > self._rules.max_skipped:
+            raise TooManyGivenUp(
+                f"{len(self.given_up)} samples cannot be used, more than max_skipped = {self._rules.max_skipped}; the "
+                f"last: {one.reason}. Look after the disk, or give a higher max_skipped"
+            )
+
+    def _positions(self, digests: list[str]) -> set[int]:
+        words = np.array([int(digest, 16) for digest in digests], np.uint64)
+        return set(np.flatnonzero(np.isin(self.selection.digests_N, words)).tolist())
 
     def epoch(self) -> Iterator[B]:
         """The batches up to the end of the epoch that the next batch is of."""
         for _ in range(self.num_steps - self._position[1]):
             yield next(self)
 
-    def state_dict(self) -> dict[str, int]:
-        """Position of the next batch that will be handed out: {"epoch", "step"}."""
-        return {"epoch": self._position[0], "step": self._position[1]}
+    def metrics(self) -> dict[str, float]:
+        """What this rank's loader did since this was last asked, for the run's log: see `loaders.meter.between`."""
+        before, self._told = self._told, self._mark()
+        return {**between(before, self._told), "num_given_up": float(len(self.given_up))}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes to a position. Raises ValueError where an epoch has no such step."""
+    def _mark(self) -> Mark:
+        totals = self._totals
+        return Mark(self._num_batches, self._wait_seconds, totals.images, totals.work_seconds, totals.counts())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position of the next batch that will be handed out, and what is left out: {"epoch", "step", "given_up"}."""
+        given_up = [[one.digest, one.epoch, one.step, one.reason] for one in self.given_up]
+        return {"epoch": self._position[0], "step": self._position[1], "given_up": given_up}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes to a position, without what was left out there. Raises ValueError where an epoch has no such step."""
         epoch, step = state["epoch"], state["step"]
         if epoch < 0 or not 0 <= step < self.num_steps:
             raise ValueError(
@@ -81,6 +186,8 @@ class Loader(Generic[B]):
             )
         self.close()
         self._position = (epoch, step)
+        self.given_up = [GivenUp(*one) for one in state.get("given_up", [])]
+        self._left_out = self._positions([one.digest for one in self.given_up])
 
     def close(self) -> None:
         """Ends the work ahead. Asking for another batch starts it again."""
@@ -95,3 +202,7 @@ class Loader(Generic[B]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _rows(tensors: tuple[torch.Tensor, ...], numbers: list[int]) -> tuple[torch.Tensor, ...]:
+    return tuple(tensor[torch.tensor(numbers, dtype=torch.int64, device=tensor.device)] for tensor in tensors)

@@ -34,6 +34,11 @@ MAY_DIFFER = frozenset(
         "data.num_threads",
         "data.prefetch",
         "data.check_digests",
+        "data.cache",
+        "data.cache_gb",
+        "data.on_bad",  # so that a run that stopped at a bad image may go on without it
+        "data.max_skipped",
+        "data.hw_decoder_load",
         "engine.print_deepspeed",
         "checkpoint",
         "log",

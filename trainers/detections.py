@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,10 +16,12 @@ import torch.distributed as dist
 from torch import nn
 
 from cluster.progress import Progress
+from cluster.storage import Place
 from eval import detection
 from eval.predictions import Origin, Predictions
 from eval.truth import align, join, truth_from_shards
-from loaders.loader import DetectBatch, DetectLoader
+from loaders.batches import DetectBatch
+from loaders.loader import DetectLoader
 from loaders.placement import boxes_to_original
 from sharding.index import ShardSet
 from trainers.models.detector import Detector
@@ -106,7 +107,7 @@ def to_predictions(found: list[Found], loader: DetectLoader, origin: Origin) -> 
     )
 
 
-def map50(predictions: Predictions, shards: Sequence[Path]) -> float:
+def map50(predictions: Predictions, shards: Sequence[Place]) -> float:
     """COCO's AP at IoU .5, mean over the findings with a true box in the predicted split of `shards`; 0..1."""
     truth = join([truth_from_shards(ShardSet.open(path), predictions.origin.split) for path in shards])
     matches = detection.match(truth, align(truth, predictions))

@@ -20,7 +20,9 @@ from cluster.workers import report, run_on_workers
 from cluster.world import World, close_process_group, current_world, is_launched, open_process_group
 from eval.predictions import Origin
 from eval.truth import truth_from_shards
-from loaders.loader import DataConfig, DetectBatch, DetectLoader, open_detect_loader, open_predict_loader
+from loaders.batches import DetectBatch
+from loaders.config import DataConfig
+from loaders.loader import DetectLoader, open_detect_loader, open_predict_loader
 from loaders.views import DetectViewConfig, PlainViewConfig
 from sharding.index import ShardSet
 from trainers.checkpoint import (
@@ -111,9 +113,7 @@ def train(config: FinetuneConfig) -> None:
     world = current_world()
     open_process_group(world)
     torch.manual_seed(config.seed)
-    loader = open_detect_loader(
-        config.data, config.view, config.global_batch, config.seed, world, True, config.keep_empty
-    )
+    loader = open_detect_loader(config.data, config.view, config.global_batch, config.seed, world, config.keep_empty)
     model = build_detector(config, len(loader.findings)).to(world.device)
     if config.detector.norm == "batch":
         use_global_norm(model)
@@ -129,7 +129,6 @@ def train(config: FinetuneConfig) -> None:
             rates = set_rates(optimizer, rate_factor(config.optim, step, num_steps, loader.num_steps))
             began = time.perf_counter()
             batch = next(loader)
-            waited = loader.last_wait_seconds
             losses = train_step(engine, batch, config.seed, world)
             if not math.isfinite(losses["loss"]):
                 raise FloatingPointError(
@@ -140,8 +139,9 @@ def train(config: FinetuneConfig) -> None:
             last = done == num_steps
             if step == start or done % config.log.every_steps == 0 or last:
                 rate = config.global_batch / (time.perf_counter() - began)
-                speed = {"images_per_second": rate, "data_wait_seconds": waited}
-                log.write("train", done, epoch=batch.epoch, **losses, **rates, **speed)
+                told = {**losses, **rates, "images_per_second": rate, **loader.metrics()}
+                log.write("train", done, epoch=batch.epoch, **told)
+            log.given_up(done, loader.given_up)
             log.advance()
             value = None
             if config.valid_split and (done % valid_every == 0 or last):
@@ -235,7 +235,7 @@ def run(config: FinetuneConfig) -> None:
     """Checks what can be checked here, then trains on the configured workers."""
     world = World(0, max(1, config.scale.workers), 0, "cpu")
     with open_detect_loader(
-        config.data, config.view, config.global_batch, config.seed, world, True, config.keep_empty
+        config.data, config.view, config.global_batch, config.seed, world, config.keep_empty
     ) as loader:
         num_steps = config.epochs * loader.num_steps
         if config.dry_run:

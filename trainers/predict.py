@@ -11,12 +11,14 @@ from cluster import config as configs
 from cluster import door
 from cluster.progress import Progress
 from cluster.scale import ScaleConfig
+from cluster.storage import name_of
 from cluster.version import code_version
 from cluster.workers import run_on_workers
 from cluster.world import World, close_process_group, current_world, open_process_group
 from eval import predictions as predictions_file
 from eval.predictions import Origin
-from loaders.loader import DataConfig, DetectLoader, open_predict_loader
+from loaders.config import DataConfig
+from loaders.loader import DetectLoader, open_predict_loader
 from loaders.views import PlainViewConfig
 from sharding.index import ShardSet
 from trainers.checkpoint import Checkpoint, find_checkpoint
@@ -91,7 +93,7 @@ def check_findings(trained: Trained, shard_set: ShardSet) -> None:
         at = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
         here, there = (x[at] if at < len(x) else "none" for x in (trained.findings, shard_set.findings))
         raise ValueError(
-            f"{shard_set.directory} has other findings than {trained.checkpoint.path} was trained on: number {at} is "
+            f"{shard_set.place} has other findings than {trained.checkpoint.path} was trained on: number {at} is "
             f"{there!r} there and {here!r} in the checkpoint; predict a shard set with the same findings and order"
         )
 
@@ -129,7 +131,7 @@ def origin_of(config: PredictConfig, trained: Trained) -> Origin:
     run = checkpoint.path.parent.parent.name
     return Origin(
         split=config.split,
-        shards=({"directory": shard_set.directory.name, "digest": shard_set.digest},),
+        shards=({"directory": name_of(shard_set.place), "digest": shard_set.digest},),
         checkpoint={"run": run, "step": checkpoint.step, "digest": checkpoint.digest},
         config={"predict": configs.to_dict(config), "finetune": configs.to_dict(trained.config)},
         code_version=code_version(),

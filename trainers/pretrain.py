@@ -14,7 +14,9 @@ from cluster import door
 from cluster.scale import ScaleConfig
 from cluster.workers import report, run_on_workers
 from cluster.world import World, close_process_group, current_world, is_launched, open_process_group
-from loaders.loader import DataConfig, PretrainBatch, PretrainLoader, open_pretrain_loader
+from loaders.batches import PretrainBatch
+from loaders.config import DataConfig
+from loaders.loader import PretrainLoader, open_pretrain_loader
 from loaders.views import TwoViewConfig
 from trainers.checkpoint import (
     Checkpoint,
@@ -84,21 +86,14 @@ def train(config: PretrainConfig) -> None:
             rates = set_rates(optimizer, rate_factor(config.optim, step, num_steps, loader.num_steps))
             began = time.perf_counter()
             batch = next(loader)
-            waited = loader.last_wait_seconds
             losses = train_step(engine, batch)
             refuse_non_finite(losses["loss"], step, batch)
             done = step + 1
             if step == start or done % config.log.every_steps == 0 or done == num_steps:
                 rate = config.global_batch / (time.perf_counter() - began)
-                log.write(
-                    "train",
-                    done,
-                    epoch=batch.epoch,
-                    **losses,
-                    **rates,
-                    images_per_second=rate,
-                    data_wait_seconds=waited,
-                )
+                told = {**losses, **rates, "images_per_second": rate, **loader.metrics()}
+                log.write("train", done, epoch=batch.epoch, **told)
+            log.given_up(done, loader.given_up)
             log.advance()
             if done % config.checkpoint.every_steps == 0 or done == num_steps:
                 path = save(config, world, engine, loader, done, losses)
@@ -155,6 +150,11 @@ def run(config: PretrainConfig) -> None:
     world = World(0, max(1, config.scale.workers), 0, "cpu")
     loader = open_pretrain_loader(config.data, config.view, config.global_batch, config.seed, world)
     num_steps = config.epochs * loader.num_steps
+    if loader.smallest_batch < 2:
+        raise ValueError(
+            "data.drop_last is false, and the last batch of an epoch has one image; a correlation needs 2 or more: "
+            "take another global_batch, or drop_last"
+        )
     if config.dry_run:
         print(describe(config, loader, num_steps, world))
         return

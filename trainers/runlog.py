@@ -7,6 +7,7 @@ numbers. A run that was killed and resumed may hold a step twice: the later line
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import Any
 
 from cluster.progress import Progress
 from cluster.world import World
+from loaders.agreement import GivenUp
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class RunLog:
         self._file = None
         self._events: Any = None
         self._progress: Progress | None = None
+        self._num_given_up = 0
         if not world.is_main:
             return
         run.mkdir(parents=True, exist_ok=True)
@@ -58,6 +61,12 @@ class RunLog:
             for name, value in values.items():
                 if isinstance(value, int | float):
                     self._events.add_scalar(f"{kind}/{name}", value, step)
+
+    def given_up(self, step: int, samples: Sequence[GivenUp]) -> None:
+        """A line of kind event for the samples among these that it has not told of yet."""
+        new, self._num_given_up = samples[self._num_given_up :], len(samples)
+        if new:
+            self.write("event", step, event="samples left out", num=len(samples), reasons=[one.reason for one in new])
 
     def advance(self, num: int = 1) -> None:
         """Moves the progress line on by `num` steps."""

@@ -4,22 +4,24 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from cluster.world import World
+from loaders.batches import DetectBatch, PretrainBatch
+from loaders.config import DataConfig
 from loaders.loader import (
-    DataConfig,
-    DetectBatch,
-    PretrainBatch,
+    open_classify_loader,
+    open_classify_predict_loader,
     open_detect_loader,
     open_predict_loader,
     open_pretrain_loader,
 )
 from loaders.placement import boxes_to_original
 from loaders.store import BadSampleError, MissingShardError
-from loaders.views import DetectViewConfig, PlainViewConfig, TwoViewConfig
+from loaders.views import ClassifyViewConfig, DetectViewConfig, PlainViewConfig, TwoViewConfig, WholeViewConfig
 from sharding.index import ShardSet
 from tests.loaders.conftest import NUM_BOXED, NUM_HEALTHY, NUM_TRAIN, NUM_VALID, draw
 
@@ -80,7 +82,7 @@ def test_batches_are_what_they_say(whole: list[PretrainBatch]) -> None:
     assert len(set(found.values())) == len(found)  # no two alike, so neither epoch nor sample is forgotten
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, 3, 4])
 def test_pixels_are_the_same_at_any_world_size(data: DataConfig, whole: list[PretrainBatch], size: int) -> None:
     ranks = [take(data, NUM_STEPS + 1, world(rank, size)) for rank in range(size)]
     for step in range(NUM_STEPS + 1):
@@ -105,11 +107,12 @@ def test_a_resumed_run_goes_on_as_the_whole_one(
 
 def test_state_is_that_of_the_next_batch(shard_set: Path) -> None:
     with open_pretrain_loader(DataConfig(shards=(shard_set,)), VIEW, BATCH, 5, ALONE) as loader:
-        assert loader.state_dict() == {"epoch": 0, "step": 0}
+        assert loader.state_dict() == {"epoch": 0, "step": 0, "given_up": []}
         for number in range(NUM_STEPS + 2):
             next(loader)
             assert loader.last_wait_seconds >= 0
-            assert loader.state_dict() == {"epoch": (number + 1) // NUM_STEPS, "step": (number + 1) % NUM_STEPS}
+            state = loader.state_dict()
+            assert (state["epoch"], state["step"]) == divmod(number + 1, NUM_STEPS)
         first = [next(loader) for _ in range(2)]
         loader.load_state_dict({"epoch": 1, "step": 2})
         assert pixels([next(loader) for _ in range(2)]) == pixels(first)
@@ -120,21 +123,21 @@ def test_state_is_that_of_the_next_batch(shard_set: Path) -> None:
             loader.load_state_dict({"epoch": 0, "step": NUM_STEPS})
 
 
-def test_a_kept_last_batch_may_leave_a_rank_nothing(shard_set: Path) -> None:
-    data = DataConfig(shards=(shard_set,))
-    batch = 12  # 37 = 3 * 12 + 1
+def test_a_last_batch_is_kept_on_request(shard_set: Path) -> None:
+    data = DataConfig(shards=(shard_set,), drop_last=False)
+    batch = 16  # 37 = 2 * 16 + 5
     ranks = []
     for rank in range(3):
-        with open_pretrain_loader(data, VIEW, batch, 0, world(rank, 3), drop_last=False) as loader:
-            assert loader.num_steps == 4
-            ranks.append([next(loader) for _ in range(9)])
-    assert sorted(len(batches[3].rows) for batches in ranks) == [0, 0, 1]
-    empty = next(batches[3] for batches in ranks if not len(batches[3].rows))
-    assert empty.views[0].shape == (0, 48, 48, 1)
-    assert empty.global_size == 1
-    assert [batch.step for batch in ranks[0]] == [0, 1, 2, 3, 0, 1, 2, 3, 0]
-    first_epoch = pixels([batch for batches in ranks for batch in batches[:4]])
+        with open_pretrain_loader(data, VIEW, batch, 0, world(rank, 3)) as loader:
+            assert (loader.num_steps, loader.smallest_batch) == (3, 5)
+            ranks.append([next(loader) for _ in range(7)])
+    assert sorted(len(batches[2].rows) for batches in ranks) == [1, 2, 2]
+    assert {batches[2].global_size for batches in ranks} == {5}
+    assert [batch.step for batch in ranks[0]] == [0, 1, 2, 0, 1, 2, 0]
+    first_epoch = pixels([batch for batches in ranks for batch in batches[:3]])
     assert len(first_epoch) == NUM_TRAIN
+    with pytest.raises(ValueError, match="the last batch of an epoch has 1 images for 3 ranks"):
+        open_pretrain_loader(data, VIEW, 12, 0, world(0, 3))
 
 
 def test_a_subset_has_the_same_pixels(shard_set: Path) -> None:
@@ -162,6 +165,74 @@ def test_a_smaller_level_changes_pixels_little(shard_set: Path, levelled: Path) 
     assert (gaps == 0).any()  # small crops need the full size
     assert (gaps > 0).sum() > NUM_TRAIN // 4
     assert gaps.max() < 2
+
+
+def test_weights_mix_sets_and_change_nothing_else(shard_set: Path, make_set: MakeSet) -> None:
+    """Two sets, one taken twice and one every second time: the same mixture and pixels at any world and resume."""
+    other = make_set("other", range(100, 120), ())
+    data = DataConfig((shard_set, other), splits=("train", "valid"), weights=(0.5, 2), shards_per_block=2)
+    num_items = (NUM_TRAIN + NUM_VALID) // 2 + 40
+
+    def some(at: World, num: int, start: tuple[int, int] = (0, 0)) -> list[PretrainBatch]:
+        with open_pretrain_loader(data, VIEW, BATCH, 5, at) as loader:
+            assert loader.num_samples == num_items
+            loader.load_state_dict({"epoch": start[0], "step": start[1]})
+            return [next(loader) for _ in range(num)]
+
+    steps = num_items // BATCH
+    whole = some(ALONE, 2 * steps)
+    seen = [batch.views[0][i].numpy().tobytes() for batch in whole for i in range(len(batch.rows))]
+    assert len(set(seen)) == len(seen)  # an image that comes twice in an epoch looks different
+    rows = torch.cat([batch.rows for batch in whole]).tolist()
+    with open_pretrain_loader(data, VIEW, BATCH, 5, ALONE) as loader:
+        second = loader.selection.starts[1]
+    assert all(1 <= rows.count(row) <= 4 for row in set(rows) if row >= second)
+    assert all(rows.count(row) == 1 for row in set(rows) if row < second)
+    ranks = [some(world(rank, 3), steps + 1) for rank in range(3)]
+    for step in range(steps + 1):
+        for number in (0, 1):
+            together = torch.cat([batches[step].views[number] for batches in ranks])
+            assert torch.equal(together, whole[step].views[number])
+    rest = some(ALONE, steps, (0, steps - 2))
+    for resumed, undisturbed in zip(rest, whole[steps - 2 :], strict=False):
+        assert torch.equal(resumed.views[1], undisturbed.views[1])
+
+
+def test_rare_findings_come_more_often(shard_set: Path) -> None:
+    """Of the images that were read, 20 of 28 have the finding; with a threshold above that share they are repeated."""
+    with open_pretrain_loader(DataConfig((shard_set,), repeat_threshold=1.0), VIEW, BATCH, 5, ALONE) as loader:
+        assert loader.num_samples == round(NUM_BOXED * (28 / 20) ** 0.5) + NUM_TRAIN - NUM_BOXED
+
+
+def test_classification_has_findings_and_says_where_nobody_looked(shard_set: Path) -> None:
+    view = ClassifyViewConfig(size_px=40)
+    with open_classify_loader(DataConfig((shard_set,)), view, NUM_TRAIN, 5, ALONE) as loader:
+        batch = next(loader)
+        again = next(loader)
+        findings = loader.findings
+    assert batch.images.shape == (NUM_TRAIN, 40, 40, 1)
+    assert (batch.labels.shape, batch.labels.dtype) == ((NUM_TRAIN, len(findings)), torch.float32)
+    numbers = [int(ShardSet.open(shard_set).key_of(row)[-3:]) for row in batch.rows.tolist()]
+    for number, labels, known in zip(numbers, batch.labels, batch.known, strict=True):
+        assert known.all() if number < NUM_BOXED + NUM_HEALTHY else not known.any()
+        assert [findings[i] for i in torch.nonzero(labels).flatten()] == ["Nodule/Mass"] * (number < NUM_BOXED)
+    order, other = torch.argsort(batch.rows), torch.argsort(again.rows)
+    assert not torch.equal(batch.images[order], again.images[other])  # another crop in another epoch
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_classification_is_evaluated_on_whole_images_in_order(shard_set: Path, size: int) -> None:
+    data = DataConfig(shards=(shard_set,), splits=("valid",))
+    batches = []
+    for rank in range(size):
+        with open_classify_predict_loader(data, WholeViewConfig(size_px=48), 4, world(rank, size)) as loader:
+            batches += list(loader)
+    rows = torch.cat([batch.rows for batch in batches]).tolist()
+    assert rows == list(range(NUM_TRAIN, NUM_TRAIN + NUM_VALID))
+    images = torch.cat([batch.images for batch in batches])[..., 0].numpy()
+    for row, image in zip(rows, images, strict=True):
+        expected = cv2.resize(draw(row)[0], (48, 48), interpolation=cv2.INTER_AREA)
+        assert np.abs(image.astype(int) - expected)[4:-4, 4:-4].mean() < 3  # all of the image, squeezed
 
 
 @pytest.mark.parametrize("scale", [(1.0, 1.0), (0.6, 1.4)])
@@ -261,7 +332,7 @@ def test_a_shard_gone_in_mid_run_is_named(shard_set: Path, tmp_path: Path) -> No
 
 def test_nonsense_is_refused(shard_set: Path, make_set: MakeSet, tmp_path: Path) -> None:
     data = DataConfig(shards=(shard_set,))
-    with pytest.raises(ValueError, match=r"global_batch = 38: must be from 1 to the number of samples, 37"):
+    with pytest.raises(ValueError, match=r"global_batch = 38: must be from 1 to the images of an epoch, 37"):
         open_pretrain_loader(data, VIEW, 38, 0, ALONE)
     with pytest.raises(ValueError, match="global_batch = 2 is smaller than the 3 ranks"):
         open_pretrain_loader(data, VIEW, 2, 0, world(1, 3))
@@ -287,7 +358,8 @@ def test_nonsense_is_refused(shard_set: Path, make_set: MakeSet, tmp_path: Path)
 
 def test_a_program_may_end_with_a_loader_at_work(shard_set: Path) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom cluster.world import World\nfrom loaders.loader import *\n"
+        "import sys\nfrom pathlib import Path\nfrom cluster.world import World\nfrom loaders.config import DataConfig\n"
+        "from loaders.loader import open_pretrain_loader\nfrom loaders.views import TwoViewConfig\n"
         "loader = open_pretrain_loader(DataConfig(shards=(Path(sys.argv[1]),)), TwoViewConfig(), 8, 0, "
         "World(0, 1, 0, 'cpu'))\nnext(loader)\nprint('done')\n"
     )

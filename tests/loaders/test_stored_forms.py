@@ -7,7 +7,8 @@ import numpy.typing as npt
 import pytest
 
 from cluster.world import World
-from loaders.loader import DataConfig, open_predict_loader
+from loaders.config import DataConfig
+from loaders.loader import open_predict_loader
 from loaders.views import PlainViewConfig
 from sharding.build import run
 from sharding.codecs import Codec

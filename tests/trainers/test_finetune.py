@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cluster import config as configs
-from loaders.loader import DataConfig
+from loaders.config import DataConfig
 from loaders.views import DetectViewConfig, TwoViewConfig
 from tests.trainers.scenes import make_shards
 from trainers import finetune, pretrain

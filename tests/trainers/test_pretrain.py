@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sharding.index import ShardSet
 from tests.conftest import ROOT, Cxr
 from trainers.checkpoint import newest_checkpoint
 from trainers.models.barlow_twins import BarlowTwins, BarlowTwinsConfig
@@ -48,6 +49,11 @@ def test_it_logs_every_step_and_ends_with_a_checkpoint(whole: Path) -> None:
     assert found is not None
     assert found.step == len(losses) == len(set(losses)) == 12
     assert found.metrics["loss"] == losses[-1]
+    for entry in read_metrics(whole, "train"):
+        assert entry["data_wait_seconds"] >= 0
+        assert entry["read_bytes"] > 0
+        assert entry["decode_images_per_second"] > 0
+        assert entry["num_given_up"] == 0
 
 
 def test_started_again_it_is_finished(cxr: Cxr, whole: Path, vindr_set: Path) -> None:
@@ -168,6 +174,31 @@ def test_mistakes_are_named_with_status_2(
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_bad_image_stops_the_run_and_the_same_command_with_skip_goes_on(
+    cxr: Cxr, vindr_set: Path, tmp_path: Path
+) -> None:
+    shards, run = tmp_path / "shards", tmp_path / "run"
+    shutil.copytree(vindr_set, shards)
+    index = ShardSet.open(shards)
+    level, row = index.level(0), int(index.rows("train")[3])
+    with open(index.shard_path(int(level.shard[row])), "r+b") as file:
+        file.seek(int(level.offset[row]) + 20)
+        file.write(b"\0")
+    stopped = cxr("pretrain", *words(run, shards))
+    assert stopped.returncode == 1
+    assert index.key_of(row) in stopped.stderr
+    assert "digest differs" in stopped.stderr
+    ended = cxr("pretrain", *words(run, shards), "--data.on_bad", "skip")
+    assert ended.returncode == 0, ended.stderr
+    found = newest_checkpoint(run)
+    assert found is not None
+    (given_up,) = found.state()["loader"]["given_up"]
+    assert index.key_of(row) in given_up[3]
+    (event,) = read_metrics(run, "event")
+    assert (event["event"], event["num"]) == ("samples left out", 1)
+    assert read_metrics(run, "train")[-1]["num_given_up"] == 1
 
 
 def test_a_run_of_another_config_is_left_untouched(cxr: Cxr, whole: Path, vindr_set: Path) -> None:
