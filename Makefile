@@ -14,7 +14,7 @@ READY := $(VENV)/ready-$(notdir $(basename $(LOCK)))
 SOURCE := $(if $(WHEELHOUSE),--no-index --find-links $(WHEELHOUSE),)
 HASHES := $(if $(WHEELHOUSE),--no-verify-hashes,--require-hashes)
 
-.PHONY: demo test lint soak setup wheelhouse lock clean
+.PHONY: demo test lint soak setup wheelhouse lock peers clean
 
 demo: $(READY)
 	$(BIN)/cxr demo
@@ -56,7 +56,15 @@ COMPILE := pip compile --quiet --all-extras --universal --python-version 3.11 --
 
 lock: $(UV)
 	$(UV) $(COMPILE) setup.cfg --override locks/overrides-cuda13.txt -o locks/cuda13.lock
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" benchmarks/peers.in -o benchmarks/peers.txt
 	$(UV) $(COMPILE) setup.cfg locks/extra-cuda12.txt --override locks/overrides-cuda12.txt -o locks/cuda12.lock
 
+# Loaders of others whose libraries conflict with ours, for `cxr bench loader`: an environment of their own.
+PEERS := .venv-peers
+
+peers: $(UV)
+	test -x $(PEERS)/bin/python || $(UV) venv --quiet --python $(PYTHON) $(PEERS)
+	$(UV) pip sync --quiet --python $(PEERS)/bin/python --compile-bytecode --require-hashes benchmarks/peers.txt
+
 clean:
-	rm -rf $(VENV) .uv build *.egg-info
+	rm -rf $(VENV) $(PEERS) .uv build *.egg-info

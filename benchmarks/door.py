@@ -11,6 +11,8 @@ from cluster.spelling import nearest
 
 BENCHES: dict[str, tuple[str, str]] = {
     "sharding": ("benchmarks.sharding", "images/s of `cxr shard` against a plain writer and the codecs' ceilings"),
+    "loader": ("benchmarks.loader", "two views of every image, images/s beside the reference and other loaders"),
+    "plan": ("benchmarks.plan", "the cost of a step and of a start at 10^5, 10^6 and 10^7 rows"),
     "decoders": ("benchmarks.decoders", "DICOM decoders per transfer syntax, ms per image"),
 }
 """name -> module with `main(argv) -> int`, one line of help"""

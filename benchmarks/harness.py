@@ -20,6 +20,20 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Meter:
+    """How what an arm uses is read."""
+
+    cpu_seconds: Callable[[], float]
+    """CPU time so far, user and system."""
+    memory_bytes: Callable[[], int]
+    """Memory, asked after a turn."""
+
+
+OWN = Meter(cpu_seconds, peak_bytes)
+"""Of arms that work in this process."""
+
+
+@dataclass(frozen=True, slots=True)
 class Arm:
     """One way to do the work of a table."""
 
@@ -31,6 +45,8 @@ class Arm:
     """Runs before each round, outside the clock."""
     note: str = ""
     """What else the table says of it."""
+    meter: Meter = OWN
+    """Another one where the work is done by processes that go on after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +63,8 @@ class Table:
     """What the items are."""
     one_core: bool = False
     """Keep this process, and threads that the arms start, on one core: some decoders start threads by themselves."""
+    close: Callable[[], None] = _nothing
+    """Called when the table is measured."""
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]
@@ -69,9 +87,10 @@ class Row:
     wall_seconds: float
     """Time that passed."""
     cpu_seconds: float
-    """CPU time, user and system, of this process and of those of its children that have ended."""
+    """CPU time, user and system, by the arm's meter: of this process and of those of its children that have ended, or
+    of the arm's own processes."""
     peak_bytes: int
-    """Largest resident memory of this process, its children not counted."""
+    """Memory by the arm's meter: this process's largest, or what the arm's own processes hold after the turn."""
 
     @property
     def rate(self) -> float:
@@ -133,11 +152,11 @@ def _measure_one(table: Table, arm: Arm, number: int) -> Row:
     gc.collect()
     reset_peak()
     with on_cores(1 if table.one_core else None):
-        cpu_before, before = cpu_seconds(), time.perf_counter()
+        cpu_before, before = arm.meter.cpu_seconds(), time.perf_counter()
         items = arm.work()
-        wall, cpu = time.perf_counter() - before, cpu_seconds() - cpu_before
+        wall, cpu = time.perf_counter() - before, arm.meter.cpu_seconds() - cpu_before
     assert items > 0, (table.name, arm.name)
-    return Row(table.name, arm.name, number, items, wall, cpu, peak_bytes())
+    return Row(table.name, arm.name, number, items, wall, cpu, arm.meter.memory_bytes())
 
 
 def summarize(table: Table, rows: Sequence[Row]) -> list[Summary]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from benchmarks.harness import Row, Summary, Table, measure, summarize
 from benchmarks.machine import libraries, machine
-from benchmarks.report import bar_line, report_text, table_text
+from benchmarks.report import Grid, bar_line, report_text, table_text
 from cluster import config as configs
 from cluster.copies import check_lasting
 from cluster.files import write_atomic
@@ -59,6 +59,10 @@ class Bar:
     """The arm."""
     least: float
     """Share of the base arm's rate."""
+    base: str = ""
+    """Another arm of that table to be measured by; "" is the table's own base."""
+    stretch: float = 0.0
+    """A further aim; 0 is none."""
 
 
 @contextmanager
@@ -76,37 +80,48 @@ def conduct(
     bench: str,
     config: BenchConfig,
     work: Path,
-    tables: Sequence[Table],
+    tables: Iterable[Table],
     bars: Sequence[Bar],
-    used: Sequence[str],
+    used: Sequence[str] | Mapping[str, str],
     not_measured: Sequence[str],
+    grids: Iterable[Grid] = (),
+    one_by_one: bool = False,
 ) -> dict[str, list[Summary]]:
     """Measures all tables, shows them, and writes what the config asks for; gives the summaries by heading.
 
-    `used`: distributions whose versions matter. Interrupted, it leaves the rows so far in `config.json`.
+    `used`: distributions whose versions matter, or their versions too. `grids` are made after the tables.
+    `one_by_one`: all rounds of a table before the next one is made; `bars` and `not_measured` may grow meanwhile.
+    Interrupted, it leaves the rows so far in `config.json`.
     """
     date, code = datetime.datetime.now(datetime.UTC).date().isoformat(), code_version()
     if config.report:
         check_lasting(RESULTS, "report")
-    facts, versions = machine(work), libraries(used)
+    facts = machine(work)
+    versions = dict(used) if isinstance(used, Mapping) else libraries(used)
     rows: list[Row] = []
+    groups: Iterable[list[Table]] = ([table] for table in tables) if one_by_one else [list(tables)]
+    done: list[Table] = []
+    shown: list[Grid] = []
     with _lines(config.json) as file:
         _put(file, "run", bench=bench, date=date, code_version=code, machine=facts, libraries=versions)
         _put(file, "config", bench=bench, config=configs.to_dict(config))
-        total = (config.rounds + 1) * sum(len(table.arms) for table in tables)
-        with Progress(total, f"bench {bench}", "arms") as progress:
-            for row in measure(tables, config.rounds):
-                progress.update()
-                if row is not None:
-                    rows.append(row)
-                    _put(file, "row", bench=bench, **dataclasses.asdict(row), rate=row.rate)
-        found = {table.name: summarize(table, rows) for table in tables}
-        for table in tables:
+        for group in groups:
+            done += group
+            try:
+                _measure(bench, config.rounds, group, rows, file)
+            finally:
+                for table in group:
+                    table.close()
+        found = {table.name: summarize(table, rows) for table in done}
+        for table in done:
             for summary in found[table.name]:
                 about = {"bench": bench, "table": table.name, "base": table.base, "unit": table.unit}
                 _put(file, "summary", **about, **dataclasses.asdict(summary))
-    parts = [table_text(table, found[table.name]) for table in tables]
-    told = [_bar_line(bar, tables, found) for bar in bars]
+        for grid in grids:
+            shown.append(grid)
+            _put(file, "grid", bench=bench, **dataclasses.asdict(grid))
+    parts = [table_text(table, found[table.name]) for table in done] + [grid.text() for grid in shown]
+    told = [_bar_line(bar, done, rows) for bar in bars]
     if told:
         parts.append("## What was asked\n\n" + "\n".join(f"- {line}" for line in told) + "\n")
     print("\n".join(parts))
@@ -121,10 +136,21 @@ def conduct(
     return found
 
 
-def _bar_line(bar: Bar, tables: Sequence[Table], found: dict[str, list[Summary]]) -> str:
-    (base,) = (table.base for table in tables if table.name == bar.table)
-    (summary,) = (summary for summary in found[bar.table] if summary.arm == bar.arm)
-    return bar_line(bar.table, summary, base, bar.least)
+def _measure(bench: str, rounds: int, tables: Sequence[Table], rows: list[Row], file: TextIO | None) -> None:
+    total = (rounds + 1) * sum(len(table.arms) for table in tables)
+    with Progress(total, f"bench {bench}", "arms") as progress:
+        for row in measure(tables, rounds):
+            progress.update()
+            if row is not None:
+                rows.append(row)
+                _put(file, "row", bench=bench, **dataclasses.asdict(row), rate=row.rate)
+
+
+def _bar_line(bar: Bar, tables: Sequence[Table], rows: Sequence[Row]) -> str:
+    (table,) = (table for table in tables if table.name == bar.table)
+    other = dataclasses.replace(table, base=bar.base or table.base)
+    (summary,) = (summary for summary in summarize(other, rows) if summary.arm == bar.arm)
+    return bar_line(bar.table, summary, other.base, bar.least, bar.stretch)
 
 
 @contextmanager

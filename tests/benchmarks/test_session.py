@@ -1,15 +1,16 @@
 """What a bench leaves: JSON lines, tables, the dated report."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from benchmarks import door, session
-from benchmarks.harness import Arm, Spread, Summary, Table
+from benchmarks.harness import Arm, Meter, Spread, Summary, Table
 from benchmarks.machine import file_system, libraries, machine
-from benchmarks.report import bar_line, figure, grid
+from benchmarks.report import Grid, bar_line, figure, grid
 from benchmarks.session import Bar, BenchConfig, conduct, workplace
 from cluster import config as configs
 from cluster.version import code_version
@@ -97,6 +98,52 @@ def test_a_bar_says_whether_it_is_met() -> None:
     assert told.endswith("NOT met")
     met = Summary("ours", one, Spread(0.85, 0.8, 0.9), one, 0.1, 1)
     assert bar_line("png", met, "ceiling", 0.85).endswith(": met")
+
+
+def test_a_bar_may_have_another_base_and_a_further_aim(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bars = [Bar("two arms", "clever", 0.001, "clever", 1000.0), Bar("two arms", "clever", 0.0, "plain", 1000.0)]
+    conduct("toy", Config(rounds=1), tmp_path, [TABLE], bars, [], [])
+    first, second = capsys.readouterr().out.splitlines()[-3:-1]
+    assert first.startswith("- two arms: clever is 1.00 (1.00 .. 1.00) of clever")
+    assert first.endswith("at least 0.00 is asked: met; the stretch is 1000.00: not met")
+    assert "asked" not in second
+
+
+def test_tables_one_by_one_and_figures_that_are_no_rates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[str] = []
+    bars: list[Bar] = []
+    missing: list[str] = []
+
+    def make(name: str) -> Table:
+        told.append(f"open {name}")
+        arm = Arm("a", _three, meter=Meter(lambda: 0.0, lambda: 7_000_000))
+        bars.append(Bar(name, "a", 1.0))
+        missing.append(f"what {name} has not")
+        return Table(name, (arm,), "a", close=lambda: told.append(f"close {name}"))
+
+    def grids() -> Iterator[Grid]:
+        told.append("grids")
+        yield Grid("Heights", ("way", "m"), (("stairs", "3"),), "measured by eye")
+
+    path = tmp_path / "rows.json"
+    config = Config(rounds=2, json=path)
+    found = conduct("toy", config, tmp_path, map(make, "xy"), bars, [], missing, grids(), one_by_one=True)
+    assert told == ["open x", "close x", "open y", "close y", "grids"]
+    assert missing == ["what x has not", "what y has not"]
+    assert found["x"][0].peak_bytes == 7_000_000
+    assert [line["kind"] for line in _lines(path)] == ["run", "config", *["row"] * 4, *["summary"] * 2, "grid"]
+    said = capsys.readouterr().out
+    assert "## Heights" in said
+    assert "measured by eye" in said
+    assert "y: a is 1.00" in said
+
+
+def test_a_table_is_closed_when_an_arm_fails(tmp_path: Path) -> None:
+    closed: list[bool] = []
+    table = Table("x", (Arm("a", _broken),), "a", close=lambda: closed.append(True))
+    with pytest.raises(RuntimeError, match="an arm that fails"):
+        conduct("toy", Config(rounds=1), tmp_path, [table], [], [], [])
+    assert closed == [True]
 
 
 def test_figures_and_grids() -> None:
