@@ -114,13 +114,13 @@ def check_gpus() -> Iterator[Finding]:
 
 
 def check_decoder() -> Iterator[Finding]:
-    """The image pipeline's own probe of its decoder, on the CPU and on the GPU where there is one."""
+    """The loaders' own probe of its decoder, on the CPU and on the GPU where there is one."""
     try:
-        pipeline = open_module("loaders.pipeline")
+        culprits = open_module("loaders.culprits")
     except UnusableModule as error:
         yield Finding("decoder", "failed", str(error), "run `make setup`")
         return
-    for device, why in pipeline.probe():
+    for device, why in culprits.probe():
         yield judge_decoder(device, why)
 
 

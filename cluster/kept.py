@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from cluster import storage
+from cluster.alone import alone_in
 from cluster.files import sha256_bytes, sha256_file, write_atomic
 
 _WAIT_SECONDS = 300.0
@@ -69,7 +67,10 @@ def kept(place: str, num_bytes: int, sha256: str, folder: Path | None) -> Path |
     path = folder / f"{sha256}{os.path.splitext(storage.name_of(place))[1]}"
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder) as alone:
+    alone = False
+    with contextlib.ExitStack() as while_alone:
+        with contextlib.suppress(OSError):  # a folder that cannot be written or knows no locks
+            alone = while_alone.enter_context(alone_in(folder, _WAIT_SECONDS))
         if not _holds(path, num_bytes, sha256):
             data = _fetched(place, num_bytes, sha256)
             try:
@@ -100,26 +101,3 @@ def _holds(path: Path, num_bytes: int, sha256: str) -> bool:
         return True
     except OSError:
         return False
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """One process at a time; one that dies makes room, and one that is stopped is not waited for without end.
-
-    Gives whether this one is alone: where the folder knows no locks all go on.
-    """
-    descriptor, until = -1, time.monotonic() + _WAIT_SECONDS
-    locked = False
-    try:
-        with contextlib.suppress(OSError):
-            descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            while not locked and time.monotonic() < until:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    locked = True
-                except BlockingIOError:
-                    time.sleep(0.02)
-        yield locked
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)

@@ -18,8 +18,8 @@ from trainers import predict
 class EvaluateConfig:
     """Measure predictions against the consensus boxes of a shard set."""
 
-    shards: Path
-    """Shard set with the true boxes."""
+    shards: str | Path
+    """Shard set with the true boxes: a folder, or a URL (s3://, gs://)."""
     out: Path
     """Folder for metrics.json (and predictions.parquet where a checkpoint is given)."""
     predictions: Path | None = None

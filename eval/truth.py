@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cluster.storage import name_of
 from eval.predictions import Predictions, take
+from sharding.filters import Filter
 from sharding.index import ShardSet
 
 _CORNERS = ("x_min", "y_min", "x_max", "y_max")
@@ -58,13 +59,14 @@ class Truth:
         return np.bincount(cell, minlength=num_images * num_findings).reshape(num_images, num_findings)
 
 
-def truth_from_shards(shard_set: ShardSet, split: str) -> Truth:
-    """The annotated images of `split` ("" for all). Raises ValueError where there is none."""
-    rows = shard_set.rows(split or None, has_boxes=True)
+def truth_from_shards(shard_set: ShardSet, split: str, only: Filter | None = None) -> Truth:
+    """The annotated images of `split` ("" for all) that the filter takes. Raises ValueError where there is none."""
+    rows = shard_set.rows(split or None, True, only)
     name = name_of(shard_set.place)
     if not len(rows):
+        taken = " that `only` takes" if only is not None and only.terms else ""
         raise ValueError(
-            f"{shard_set.place}: split {split!r} has no image annotated with boxes; "
+            f"{shard_set.place}: split {split!r} has no image annotated with boxes{taken}; "
             f"its manifest counts {shard_set.manifest.get('counts')}"
         )
     table = shard_set.table(["key", "height", "width", "patient", "boxes"]).take(pa.array(rows)).combine_chunks()

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.target import Target
-from sharding.index import index_names
 from sharding.inspection import load_manifest
+from sharding.manifest import index_names
 from sharding.splits import PatientSides
 
 NUM_NAMED = 5

@@ -120,9 +120,11 @@ def levels(
     )
     for batch, taken, local in chosen(batches, rows_n):
         column = batch.column("levels")
+        num_levels_N = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        if (num_levels_N != num_levels).any():
+            wrong = num_levels_N[num_levels_N != num_levels][0]
+            raise ValueError(f"a row has {wrong} levels instead of {num_levels}")
         flat = column.flatten()
-        if len(flat) != num_levels * len(column):
-            raise ValueError(f"rows have {len(flat) / len(column):.2f} levels on average instead of {num_levels} each")
         length_NL = numbers(flat.field("length"), np.int64)
         if length_NL.max() >= 1 << 31:
             raise ValueError(f"an encoded image has {length_NL.max()} bytes, more than 2 GiB")

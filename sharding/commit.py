@@ -26,16 +26,10 @@ import pyarrow.parquet as pq
 from cluster import storage
 from cluster.files import sha256_file
 from cluster.target import Target, lease
-from sharding.index import (
-    INDEX_SCHEMA,
-    MANIFEST,
-    SCHEMA_VERSION,
-    earlier_manifest,
-    index_name,
-    index_names,
-)
+from sharding.manifest import MANIFEST, SCHEMA_VERSION, earlier_manifest, index_name, index_names
 from sharding.options import OutputConfig
 from sharding.records import read_record
+from sharding.schema import INDEX_SCHEMA
 from sharding.splits import PatientSides
 from sharding.task import ShardTask
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from cluster.target import Target
 from sharding.arrange import Placement
-from sharding.index import MANIFEST, index_names, parse_manifest
+from sharding.manifest import MANIFEST, index_names, parse_manifest
 from sharding.options import OutputConfig
 from sharding.shards import Job, kept_config, key_print
 

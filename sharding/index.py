@@ -22,71 +22,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster import storage
+from cluster.files import sha256_file
 from cluster.kept import cache_folder, kept
 from cluster.storage import Place, is_remote
 from sharding import columns
-from sharding.manifest import INDEX as INDEX
-from sharding.manifest import MANIFEST as MANIFEST
-from sharding.manifest import SCHEMA_VERSION as SCHEMA_VERSION
-from sharding.manifest import below, sizes_in
-from sharding.manifest import earlier_manifest as earlier_manifest
-from sharding.manifest import index_name as index_name
-from sharding.manifest import index_names as index_names
-from sharding.manifest import parse_manifest as parse_manifest
-from sharding.manifest import partial_directory as partial_directory
-from sharding.manifest import read_manifest as read_manifest
-from sharding.manifest import shard_name as shard_name
+from sharding.filters import Filter
+from sharding.manifest import below, earlier_manifest, index_names, read_manifest, shard_name, sizes_in
+from sharding.schema import INDEX_SCHEMA
 
 _BATCH_ROWS = 65_536
+_checked: set[tuple[str, int, int, str]] = set()
 _CORNERS = ("x_min", "y_min", "x_max", "y_max")
-
-BOX_TYPE = pa.struct(
-    [
-        ("finding", pa.int16()),
-        ("x_min", pa.float64()),
-        ("y_min", pa.float64()),
-        ("x_max", pa.float64()),
-        ("y_max", pa.float64()),
-    ]
-)
-LEVEL_TYPE = pa.struct(
-    [
-        ("shard", pa.int32()),
-        ("offset", pa.int64()),
-        ("length", pa.int64()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("digest", pa.string()),
-    ]
-)
-INDEX_SCHEMA = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("digest", pa.string(), nullable=False),
-        pa.field("source_digest", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("patient", pa.string()),
-        pa.field("sex", pa.string()),
-        pa.field("age_band", pa.string()),
-        pa.field("view_position", pa.string()),
-        pa.field("scanner", pa.string()),
-        pa.field("fold", pa.int16()),
-        pa.field("subset", pa.float64()),
-        pa.field("findings", pa.list_(pa.int16())),
-        pa.field("boxes", pa.list_(BOX_TYPE)),
-        pa.field("levels", pa.list_(LEVEL_TYPE), nullable=False),
-    ]
-)
-"""Columns of `index.parquet`.
-
-`digest`: xxh3-128 (32 hex digits) of the stored full-size gray pixels, their shape and the key; augmentation is
-seeded by it. `source_digest`: xxh3-128 of the file that it came from. `fold`, `subset`: see `sharding.arrange`.
-`height`, `width`: of the original image, whose pixels `boxes` are in. `levels`: level 0 is the full-size image, the
-others smaller copies; `offset` and `length` are the encoded bytes inside the tar, `digest` their xxh3-128.
-"""
 
 
 class ShardSet:
@@ -150,10 +96,12 @@ class ShardSet:
         self,
         split: str | Sequence[str] | None,
         has_boxes: bool | None = None,
+        only: Filter | None = None,
     ) -> npt.NDArray[np.int64]:
-        """Row numbers in index order, of one split, of several, or (None) of all.
+        """Row numbers in index order, of one split, of several, or (None) of all, that the filter takes.
 
         `has_boxes`: True keeps images that were annotated with boxes (also where none was drawn), False the others.
+        Raises ValueError where `only` names a finding that the set has not.
         """
         keep_N = np.ones(len(self), dtype=bool)
         if split is not None:
@@ -166,6 +114,8 @@ class ShardSet:
                 begin += len(column)
         if has_boxes is not None:
             keep_N &= self.boxes.known == has_boxes
+        if only is not None and only.terms:
+            keep_N &= only.mask(self.table(only.columns), self.findings)
         return np.flatnonzero(keep_N).astype(np.int64, copy=False)
 
     def column(self, name: str) -> npt.NDArray[Any]:
@@ -184,16 +134,19 @@ class ShardSet:
         try:
             return columns.levels(self.batches(["levels"]), self.num_levels, rows_n)
         except ValueError as error:
-            raise ValueError(f"the index of {self.place}: {error}; run `cxr verify {self.place}`") from None
+            raise self._broken(error) from None
 
     def identities(self, rows_n: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]:
         """First 64 bits of the digests of these rows (ascending), uint64 [n], and height and width of their original
-        images, int32 [n, 2]; not kept."""
+        images, int32 [n, 2]; not kept. Raises ValueError as `levels` does."""
         words_n, sizes_n2 = np.empty(len(rows_n), np.uint64), np.empty((len(rows_n), 2), np.int32)
-        for batch, taken, local in columns.chosen(self.batches(["digest", "height", "width"]), rows_n):
-            words_n[taken] = columns.digest_words(columns.from_hex(batch.column("digest")))[local]
-            sizes_n2[taken, 0] = columns.numbers(batch.column("height"), np.int32)[local]
-            sizes_n2[taken, 1] = columns.numbers(batch.column("width"), np.int32)[local]
+        try:
+            for batch, taken, local in columns.chosen(self.batches(["digest", "height", "width"]), rows_n):
+                words_n[taken] = columns.digest_words(columns.from_hex(batch.column("digest")))[local]
+                sizes_n2[taken, 0] = columns.numbers(batch.column("height"), np.int32)[local]
+                sizes_n2[taken, 1] = columns.numbers(batch.column("width"), np.int32)[local]
+        except ValueError as error:
+            raise self._broken(error) from None
         return words_n, sizes_n2
 
     @cached_property
@@ -245,6 +198,9 @@ class ShardSet:
         """sha256 of the tar with this number, 64 hex digits."""
         return str(self.manifest["files"][shard_name(str(self.manifest["name"]), shard)]["sha256"])
 
+    def _broken(self, error: ValueError) -> ValueError:
+        return ValueError(f"the index of {self.place}: {error}; run `cxr verify {self.place}`")
+
     def _index(self, name: str) -> Any:
         """An index as pyarrow reads it: a path, or bytes where there is nowhere to keep them."""
         if isinstance(self.place, Path):
@@ -272,6 +228,22 @@ def _open(place: Place, version: int | None, cache: Path | None) -> ShardSet:
             raise ValueError(f"{below(place, name)} {have}: copy the shard set again, or run `cxr verify {place}`")
     shard_set = ShardSet(place, manifest, digest, cache_folder(cache) if is_remote(place) else None)
     for name in index_names(manifest):
+        if isinstance(place, Path) and not _is_as_written(place / name, manifest["files"][name]["sha256"]):
+            raise ValueError(
+                f"{place / name} is damaged (its sha256 is not the manifest's): copy the shard set again, or run "
+                f"`cxr verify {place}`"
+            )
         if not pq.read_schema(shard_set._index(name)).equals(INDEX_SCHEMA):
             raise ValueError(f"{below(place, name)} has other columns than this version: run `cxr verify {place}`")
     return shard_set
+
+
+def _is_as_written(path: Path, sha256: str) -> bool:
+    """Whether the file has this digest; a file that has not changed since is not read again by this process."""
+    stat = path.stat()
+    known = (str(path.absolute()), stat.st_size, stat.st_mtime_ns, sha256)
+    if known not in _checked:
+        if sha256_file(path) != sha256:
+            return False
+        _checked.add(known)
+    return True

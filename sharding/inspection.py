@@ -19,8 +19,7 @@ import pyarrow.parquet as pq
 from cluster.progress import Progress
 from cluster.target import LocalTarget, Target, open_target
 from cluster.tasks import map_tasks
-from sharding.index import (
-    INDEX_SCHEMA,
+from sharding.manifest import (
     MANIFEST,
     earlier_manifest,
     index_name,
@@ -30,6 +29,7 @@ from sharding.index import (
     shard_name,
 )
 from sharding.sample import KEY_PATTERN, SPLITS
+from sharding.schema import INDEX_SCHEMA
 from sharding.shard_check import Hash, ShardCheck, check_file, check_shard
 from sharding.splits import PatientSides
 

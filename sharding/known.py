@@ -21,7 +21,7 @@ import xxhash
 from cluster.files import write_atomic
 from cluster.target import Target
 from cluster.tasks import map_tasks
-from sharding.index import index_names
+from sharding.manifest import index_names
 from sharding.pixels import UnreadableImage
 from sharding.sample import Refusal, SourceImage
 from sharding.source import read_source

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cluster.progress import Progress
 from cluster.tasks import map_tasks
-from sharding.index import shard_name
+from sharding.manifest import shard_name
 from sharding.options import OutputConfig
 from sharding.quarantine import judge, write_quarantine
 from sharding.records import keep_record, read_record

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cluster.files import write_atomic
-from sharding.index import shard_name
+from sharding.manifest import shard_name
 from sharding.sample import Refusal
 from sharding.task import ShardResult, ShardTask
 

@@ -19,8 +19,8 @@ from cluster.target import LocalTarget, Target
 from cluster.tasks import map_tasks
 from sharding import filters
 from sharding.commit import Held, clear, hold, write_index
-from sharding.index import index_name, partial_directory, shard_name
 from sharding.inspection import Inspection, load_manifest, shard_rows
+from sharding.manifest import index_name, partial_directory, shard_name
 from sharding.options import OutputConfig
 from sharding.prepare import READERS, prepare, read
 from sharding.privacy import find_key

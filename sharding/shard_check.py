@@ -17,7 +17,7 @@ import numpy.typing as npt
 from cluster.files import sha256_file
 from cluster.target import Target, open_target
 from sharding.codecs import Codec, decode, member_name
-from sharding.index import shard_name
+from sharding.manifest import shard_name
 from sharding.near_duplicates import perceptual_hash
 from sharding.pixels import Gray, bytes_digest
 from sharding.sample import Box, Sample, check_boxes, to_json

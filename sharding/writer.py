@@ -25,7 +25,7 @@ from cluster.target import LocalTarget, Target
 from sharding.codecs import encode, member_name
 from sharding.dicom import Header, read_dicom
 from sharding.image import read_image
-from sharding.index import partial_directory, shard_name
+from sharding.manifest import partial_directory, shard_name
 from sharding.pixels import Gray, UnreadableImage, bytes_digest, pixel_digest, shrink
 from sharding.privacy import pseudonym
 from sharding.quarantine import TooManyFailures

@@ -5,7 +5,6 @@ Shapes: n images of a batch, K boxes of an image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,13 +15,14 @@ import torch.distributed as dist
 from torch import nn
 
 from cluster.progress import Progress
-from cluster.storage import Place
 from eval import detection
 from eval.predictions import Origin, Predictions
-from eval.truth import align, join, truth_from_shards
+from eval.truth import Truth, align, join, truth_from_shards
 from loaders.batches import DetectBatch
+from loaders.config import DataConfig
 from loaders.loader import DetectLoader
 from loaders.placement import boxes_to_original
+from sharding.filters import parse
 from sharding.index import ShardSet
 from trainers.models.detector import Detector
 
@@ -107,9 +107,27 @@ def to_predictions(found: list[Found], loader: DetectLoader, origin: Origin) -> 
     )
 
 
-def map50(predictions: Predictions, shards: Sequence[Place]) -> float:
-    """COCO's AP at IoU .5, mean over the findings with a true box in the predicted split of `shards`; 0..1."""
-    truth = join([truth_from_shards(ShardSet.open(path), predictions.origin.split) for path in shards])
+def validation_truth(data: DataConfig, split: str) -> Truth:
+    """The annotated images of a split that `data.only` takes, of all shard sets together; some may have none.
+
+    Raises ValueError where all have none, a set cannot be opened, or an image stands in two of them.
+    """
+    only = parse(data.only)
+    sets = [ShardSet.open(place, cache=data.cache) for place in data.shards]
+    truths = [truth_from_shards(one, split, only) for one in sets if len(one.rows(split, True, only))]
+    if not truths:
+        taken = f" that data.only = {data.only} takes" if data.only else ""
+        raise ValueError(
+            f"valid_split = {split!r}: no image in it{taken} was annotated with boxes "
+            f"({', '.join(str(one.place) for one in sets)}); "
+            f'give another split{", or another filter" if taken else ""}, or --valid_split "" for no validation'
+        )
+    return join(truths)
+
+
+def map50(predictions: Predictions, truth: Truth) -> float:
+    """COCO's AP at IoU .5, mean over the findings with a true box; 0..1. Raises ValueError where the predicted images
+    are not exactly the truth's."""
     matches = detection.match(truth, align(truth, predictions))
     weights_1N = np.ones((1, len(truth.keys)), np.int32)
     ap_F = np.array([detection.average_precision(m, weights_1N, slice(0, 1))[0, 0] for m in matches.per_finding])

@@ -19,12 +19,10 @@ from cluster.scale import ScaleConfig
 from cluster.workers import report, run_on_workers
 from cluster.world import World, close_process_group, current_world, is_launched, open_process_group
 from eval.predictions import Origin
-from eval.truth import truth_from_shards
 from loaders.batches import DetectBatch
 from loaders.config import DataConfig
 from loaders.loader import DetectLoader, open_detect_loader, open_predict_loader
 from loaders.views import DetectViewConfig, PlainViewConfig
-from sharding.index import ShardSet
 from trainers.checkpoint import (
     BEST_BY,
     Checkpoint,
@@ -35,7 +33,7 @@ from trainers.checkpoint import (
     same_run,
     write_checkpoint,
 )
-from trainers.detections import annotated, find, gather, map50, to_predictions
+from trainers.detections import annotated, find, gather, map50, to_predictions, validation_truth
 from trainers.engine import Engine, EngineConfig, open_engine
 from trainers.estimate import measure_step
 from trainers.models.detector import Detector, DetectorConfig
@@ -124,7 +122,7 @@ def train(config: FinetuneConfig) -> None:
     num_steps = config.epochs * loader.num_steps
     valid_every = config.valid_every_epochs * loader.num_steps
     engine.train()
-    with loader, RunLog(config.run_dir, config.log, world, start, num_steps, "finetune") as log:
+    with loader, RunLog(config.run_dir, config.log, world, start, num_steps, "finetune", loader.given_up) as log:
         for step in range(start, num_steps):
             rates = set_rates(optimizer, rate_factor(config.optim, step, num_steps, loader.num_steps))
             began = time.perf_counter()
@@ -191,7 +189,8 @@ def validate(config: FinetuneConfig, engine: Engine, world: World) -> float:
     view = PlainViewConfig(config.view.size_px, config.view.interpolation)
     with open_predict_loader(data, view, config.valid_batch, world) as loader:
         found = annotated(gather(find(engine.module, loader, config.engine.precision)), loader)
-        return map50(to_predictions(found, loader, Origin(split=config.valid_split)), config.data.shards)
+        predictions = to_predictions(found, loader, Origin(split=config.valid_split))
+    return map50(predictions, validation_truth(data, config.valid_split))
 
 
 def save(
@@ -243,8 +242,7 @@ def run(config: FinetuneConfig) -> None:
             return
         kept = kept_config(config, loader)
     if config.valid_split:
-        for path in config.data.shards:
-            truth_from_shards(ShardSet.open(path), config.valid_split)
+        validation_truth(config.data, config.valid_split)
     newest = newest_checkpoint(config.run_dir)
     if newest is None:
         build_encoder(config.encoder)  # refuse weights that do not fit before anything is started

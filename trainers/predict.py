@@ -34,8 +34,8 @@ class PredictConfig:
 
     checkpoint: Path
     """Run of `cxr finetune` (its best checkpoint where it has one, else its newest), or one checkpoint folder."""
-    shards: Path
-    """Shard set to predict."""
+    shards: str | Path
+    """Shard set to predict: a folder, or a URL (s3://, gs://)."""
     out: Path
     """Predictions file to write, as predictions.parquet; what is there is replaced."""
     split: str = "test"

@@ -71,11 +71,11 @@ def test_a_device_that_does_not_decode_is_a_failure() -> None:
 def test_a_pipeline_that_cannot_be_imported_is_a_failure(tmp_path: Path) -> None:
     """As where a library of the system is absent: the other answers come all the same."""
     (tmp_path / "loaders").mkdir()
-    (tmp_path / "loaders" / "pipeline.py").write_text("raise OSError('libnvjpeg.so: cannot open shared object file')")
+    (tmp_path / "loaders" / "culprits.py").write_text("raise OSError('libnvjpeg.so: cannot open shared object file')")
     (tmp_path / "cluster").symlink_to(Path(doctor.__file__).parent)
     command = [sys.executable, "-m", "cluster.doctor", "--no_ray"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "failed   decoder        loaders.pipeline cannot be imported: libnvjpeg.so: cannot open" in done.stdout
+    assert "failed   decoder        loaders.culprits cannot be imported: libnvjpeg.so: cannot open" in done.stdout
     assert "ok       python" in done.stdout
     assert "open files" in done.stdout

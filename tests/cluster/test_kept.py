@@ -1,5 +1,9 @@
-import fcntl
 import hashlib
+import signal
+import subprocess
+import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -7,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from cluster.kept import cache_folder, default_cache, kept
-from tests.loaders.test_objects import Answer, give, server
+from tests.conftest import ROOT
+from tests.servers import Answer, give, server
 
 __all__ = ["server"]
 
@@ -41,13 +46,47 @@ def test_many_at_once_fetch_it_once(asked: list[str], tmp_path: Path) -> None:
     assert len(asked) == 1
 
 
-def test_a_killed_process_leaves_nothing_that_stays(asked: list[str], tmp_path: Path) -> None:
-    (tmp_path / f".{SHA256}.parquet.0a1b2c3d.tmp").write_bytes(b"half")
-    with open(tmp_path / "lock", "w") as lock:  # its lock went with it
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def child(folder: Path, before: str = "") -> "subprocess.Popen[bytes]":
+    line = "from cluster.kept import kept; from pathlib import Path; import sys\n"
+    line += f"{before}\nkept('s3://bucket/index.parquet', {len(DATA)}, {SHA256!r}, Path(sys.argv[1]))"
+    return subprocess.Popen([sys.executable, "-c", line, str(folder)], cwd=ROOT)
+
+
+def test_a_process_that_is_killed_while_it_fetches_is_not_waited_for(server: list[Answer], tmp_path: Path) -> None:
+    begun, killed = threading.Event(), threading.Event()
+
+    def hang(request: BaseHTTPRequestHandler) -> None:
+        if request.command == "GET":
+            begun.set()
+            killed.wait(60)
+            request.close_connection = True
+        else:
+            give(DATA)(request)
+
+    server.append(hang)
+    process = child(tmp_path)
+    assert begun.wait(60)
+    with ThreadPoolExecutor(1) as threads:
+        fetched = threads.submit(fetch, tmp_path)
+        time.sleep(0.1)
+        assert not fetched.done()
+        server.append(give(DATA))
+        process.kill()
+        process.wait()
+        killed.set()
+        assert fetched.result(60) == tmp_path / f"{SHA256}.parquet"
+
+
+def test_a_process_that_is_killed_while_it_writes_leaves_nothing_that_stays(asked: list[str], tmp_path: Path) -> None:
+    die = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_DFL)\n"
+    die += "resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
+    assert child(tmp_path, die).wait(60) == -signal.SIGXFSZ
+    (half,) = tmp_path.glob(".*.tmp")
+    assert half.read_bytes() == DATA[:1000]
     fetch(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{SHA256}.parquet", "lock"]
-    assert len(asked) == 1
+    assert (tmp_path / f"{SHA256}.parquet").read_bytes() == DATA
+    assert len(asked) == 2
 
 
 def test_another_file_than_the_manifest_names_is_refused(asked: list[str], tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from eval.truth import truth_from_shards
-from sharding.index import INDEX, INDEX_SCHEMA, ShardSet
+from sharding.index import ShardSet
+from sharding.manifest import INDEX
+from sharding.schema import INDEX_SCHEMA
 
 FINDINGS = ("Cardiomegaly", "Pneumothorax")
 

@@ -15,7 +15,8 @@ from cluster.target import open_target
 from sharding.build import main, run
 from sharding.commit import hold
 from sharding.folder import FolderConfig, read_folder
-from sharding.index import ShardSet, partial_directory
+from sharding.index import ShardSet
+from sharding.manifest import partial_directory
 from sharding.pixels import UnreadableImage
 from sharding.privacy import pseudonym, read_key
 from sharding.quarantine import TooManyFailures

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharding import columns
-from sharding.index import LEVEL_TYPE
+from sharding.schema import LEVEL_TYPE
 
 
 def batches_of(column: pa.Array, size: int) -> Iterator[pa.RecordBatch]:
@@ -63,8 +63,14 @@ def test_levels_of_rows(num_rows: int, num_levels: int, size: int, data: st.Data
 
 
 def test_a_broken_index_is_named() -> None:
-    with pytest.raises(ValueError, match=r"2\.00 levels on average instead of 3 each"):
+    with pytest.raises(ValueError, match="a row has 2 levels instead of 3"):
         columns.levels(batches_of(level_column(4, 2), 4), 3, np.arange(4))
+    uneven = pa.concat_arrays([level_column(2, 2), level_column(1, 1), level_column(1, 3)])
+    with pytest.raises(ValueError, match="a row has 1 levels instead of 2"):
+        columns.levels(batches_of(uneven, 4), 2, np.arange(4))
+    unknown = pa.array([*level_column(1, 4).to_pylist(), None], uneven.type)
+    with pytest.raises(ValueError, match="a row has 4 levels instead of 2"):
+        columns.levels(batches_of(unknown, 4), 2, np.arange(2))
     with pytest.raises(ValueError, match="2147483648 bytes, more than 2 GiB"):
         columns.levels(batches_of(level_column(4, 1, 1 << 31), 4), 1, np.arange(4))
 

@@ -11,8 +11,9 @@ from cluster.target import LocalTarget
 from sharding import records
 from sharding.build import run
 from sharding.folder import FolderConfig
-from sharding.index import ShardSet, partial_directory
+from sharding.index import ShardSet
 from sharding.inspection import find_problems
+from sharding.manifest import partial_directory
 from sharding.verify import main as verify
 from tests.sharding.cohorts import write_key, write_pngs
 from tests.sharding.test_build import digests

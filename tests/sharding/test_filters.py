@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharding.filters import FIELDS, Filter, parse
-from sharding.index import INDEX_SCHEMA
 from sharding.sample import Sample
+from sharding.schema import INDEX_SCHEMA
 
 FINDINGS = ("Cardiomegaly", "Effusion", "Nodule/Mass")
 

@@ -3,11 +3,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from cluster.files import sha256_file
 from sharding.build import run
 from sharding.findings import NIH_FINDINGS
-from sharding.index import INDEX, MANIFEST, ShardSet
+from sharding.index import ShardSet
+from sharding.manifest import INDEX, MANIFEST
 from sharding.nih import NihConfig
 from tests.sharding.cohorts import write_key, write_nih
 
@@ -98,4 +102,34 @@ def test_what_is_no_shard_set_is_refused_with_the_repair(nih: Path, tmp_path: Pa
         ShardSet.open(copy)
     (copy / INDEX).unlink()
     with pytest.raises(ValueError, match="is missing"):
+        ShardSet.open(copy)
+
+
+@pytest.mark.parametrize("digest", ["0" * 31, "g" * 32])
+def test_a_digest_that_is_none_is_told_with_the_set(nih: Path, tmp_path: Path, digest: str) -> None:
+    copy = tmp_path / "set"
+    shutil.copytree(nih, copy)
+    table = pq.read_table(copy / INDEX)
+    place = table.schema.get_field_index("digest")
+    digests = [digest, *table.column("digest").to_pylist()[1:]]
+    broken = table.set_column(place, table.schema.field("digest"), pa.array(digests, pa.string()))
+    pq.write_table(broken, copy / INDEX)
+    manifest = json.loads((copy / MANIFEST).read_text())
+    manifest["files"][INDEX] |= {"bytes": (copy / INDEX).stat().st_size, "sha256": sha256_file(copy / INDEX)}
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    shards = ShardSet.open(copy)
+    with pytest.raises(ValueError, match=rf"the index of {copy}: .*; run `cxr verify {copy}`"):
+        shards.identities(np.arange(3))
+
+
+@pytest.mark.parametrize("place", [2000, -60])
+def test_a_damaged_index_is_told(nih: Path, tmp_path: Path, place: int) -> None:
+    """In the columns, where only a digest tells, and in the footer."""
+    copy = tmp_path / "set"
+    shutil.copytree(nih, copy)
+    ShardSet.open(copy)
+    data = bytearray((copy / INDEX).read_bytes())
+    data[place] ^= 255
+    (copy / INDEX).write_bytes(data)
+    with pytest.raises(ValueError, match=f"{INDEX} is damaged.*cxr verify"):
         ShardSet.open(copy)

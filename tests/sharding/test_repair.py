@@ -9,7 +9,8 @@ import pytest
 
 from sharding.build import run
 from sharding.folder import FolderConfig
-from sharding.index import ShardSet, partial_directory
+from sharding.index import ShardSet
+from sharding.manifest import partial_directory
 from sharding.nih import NihConfig
 from sharding.verify import find_problems, main
 from tests.sharding.cohorts import write_csv, write_key, write_nih, write_pngs

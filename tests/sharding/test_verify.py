@@ -11,8 +11,10 @@ import pytest
 
 from cluster.files import sha256_file
 from sharding.build import run
-from sharding.index import INDEX, INDEX_SCHEMA, MANIFEST, ShardSet
+from sharding.index import ShardSet
+from sharding.manifest import INDEX, MANIFEST
 from sharding.nih import NihConfig
+from sharding.schema import INDEX_SCHEMA
 from sharding.verify import find_problems, main
 from tests.sharding.cohorts import write_key, write_nih
 
