@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from cluster.failure import Failure
 from cluster.world import World
 
 
@@ -16,7 +17,8 @@ class GivenUp:
     """A sample that is left out from now on."""
 
     digest: str
-    """First 64 bits of the sample's digest, 16 hex digits: the name by which a run remembers it."""
+    """First 64 bits of the sample's digest, 16 hex digits: the name by which a run remembers it, and any copy of it in
+    another shard set."""
     epoch: int
     """Where it was found."""
     step: int
@@ -24,7 +26,7 @@ class GivenUp:
     """Its key, its shard, what is wrong and the repair."""
 
 
-class TooManyGivenUp(RuntimeError):
+class TooManyGivenUp(Failure):
     """More samples than `max_skipped` cannot be used: something else is wrong than single files."""
 
 

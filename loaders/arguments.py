@@ -135,7 +135,8 @@ def region(
     interpolation: Interpolation,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """The smallest part of each image, whole pixels from .. to, float64 [2, n] each, out of which all windows can be
-    resized as out of the whole image: the filter reaches beyond a window into the image."""
+    resized as out of the whole image: the filter reaches beyond a window into the image. Pixels are those of the whole
+    image to one gray level: of 672 views 59 had single pixels that were a level off."""
     radius = FILTER_RADIUS[interpolation]
     reach_V2n = np.maximum(extent_V2n * (radius / size_px), radius)
     first_2n = reduce(np.minimum, start_V2n - reach_V2n)

@@ -15,15 +15,14 @@ import os
 import sys
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
 import xxhash
 
 from cluster.storage import Place, absolute, name_of
+from loaders.open_files import OpenFiles, read_fully
 from loaders.room import Mirror, Room
-from loaders.tars import OpenFile, read_fully
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _BLOCK_BYTES = 4096
@@ -41,13 +40,15 @@ class Cache:
     ) -> None:
         """`tars`: by number. `digests`: sha256 of each, by which copies of a tar share a mirror; may be empty.
 
-        `limit_bytes`: what mirrors take of the disk at most. `max_open`: mirrors kept open at most.
+        `limit_bytes`: what mirrors take of the disk at most. `max_open`: mirrors kept open at most, for reading and
+        as many for writing.
         """
         self._folder = folder / "tars"
         self._names = [_name(tar, digests[number] if digests else "") for number, tar in enumerate(tars)]
         self._numbers = {name: number for number, name in enumerate(self._names)}
-        self._max_open = max_open
-        self._open: OrderedDict[int, OpenFile] = OrderedDict()
+        paths = [self._folder / name for name in self._names]
+        self._readable = OpenFiles(paths, max_open, os.O_RDONLY | os.O_NOFOLLOW, renew=True)
+        self._writable = OpenFiles(paths, max_open, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, renew=True)
         self._looks: dict[int, tuple[float, int]] = {}
         self._touched: dict[int, float] = {}
         self._lock = threading.Lock()
@@ -62,8 +63,8 @@ class Cache:
         """The image at this place of a tar, if it is there."""
         data = b""
         with contextlib.suppress(OSError):
-            file = self._file(number, create=False)
-            data = b"" if file is None else read_fully(file.descriptor, offset, length)
+            file = self._readable.get(number)
+            data = read_fully(file.descriptor, offset, length)
         found = len(data) == length and xxhash.xxh3_128_digest(data) == digest
         now = time.time()
         if found and now > self._touched.get(number, 0.0) + _TOUCH_SECONDS:
@@ -78,9 +79,8 @@ class Cache:
     def advise(self, number: int, offset: int, length: int) -> None:
         """Says that these bytes will be looked for soon."""
         with contextlib.suppress(OSError):
-            file = self._file(number, create=False)
-            if file is not None:
-                os.posix_fadvise(file.descriptor, offset, length, os.POSIX_FADV_WILLNEED)
+            file = self._readable.get(number)
+            os.posix_fadvise(file.descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 
     def keep(self, number: int, offset: int, data: bytes | memoryview) -> bool:
         """Writes an image, whose digest holds, to its place in the mirror; False where there is no room."""
@@ -99,8 +99,11 @@ class Cache:
             return False
 
     def _write(self, number: int, offset: int, data: bytes | memoryview) -> None:
-        file = self._file(number, create=True)
-        assert file is not None
+        try:
+            file = self._writable.get(number)
+        except FileNotFoundError:  # someone removed the folder
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file = self._writable.get(number)
         before = os.fstat(file.descriptor)
         done = 0
         while done < len(data):
@@ -110,35 +113,10 @@ class Cache:
 
     def close(self) -> None:
         """Lets go of all files."""
-        with self._lock:
-            self._open.clear()
+        self._readable.close()
+        self._writable.close()
         if self._room is not None:
             self._room.close()
-
-    def _file(self, number: int, create: bool) -> OpenFile | None:
-        """The mirror; None where there is none. Raises OSError."""
-        path = self._folder / self._names[number]
-        with self._lock:
-            file = self._open.get(number)
-            if (
-                file is not None and os.fstat(file.descriptor).st_nlink == 0
-            ):  # removed: its bytes take room until closed
-                del self._open[number]
-                file = None
-            if file is None:
-                if create:
-                    self._folder.mkdir(parents=True, exist_ok=True)
-                try:
-                    file = OpenFile(path, os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT if create else 0))
-                except FileNotFoundError:
-                    if create:
-                        raise
-                    return None
-                self._open[number] = file
-                while len(self._open) > self._max_open:
-                    self._open.popitem(last=False)
-            self._open.move_to_end(number)
-            return file
 
     def _is_useless(self, mirror: Mirror) -> bool:
         since, num_looks = self._looks.get(self._numbers[mirror.path.name], (0.0, 0))
@@ -150,7 +128,7 @@ class Cache:
         if not told:
             reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
             print(
-                f"cxr: warning: the cache {self._folder.parent} cannot be written ({reason}); going on without",
+                f"cxr: warning: the cache {self._folder.parent} cannot be written ({reason}); what it has is used",
                 file=sys.stderr,
                 flush=True,
             )

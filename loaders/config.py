@@ -22,8 +22,8 @@ class DataConfig:
     only: tuple[str, ...] = ()
     """Only images whose field has such a value: view_position=PA,AP subset=10 fold!=0 (as `cxr shard --only`)."""
     weights: tuple[float, ...] = ()
-    """One for each of `shards`: how often an epoch has each of its images; 2 is twice, 0.5 every second one. None:
-    each image once."""
+    """One for each of `shards`: how often an epoch has each of its images; 2 is twice, 0.5 every second one; 1,000 at
+    most. None: each image once."""
     repeat_threshold: float = 0.0
     """Findings that fewer than this share of the images have are seen more often, by the square root of how much
     fewer (repeat-factor sampling). 0: off."""
@@ -53,6 +53,10 @@ class DataConfig:
     """Share of a batch's JPEGs that a GPU's hardware decoder takes, where it has one; its other cores take the rest."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.shards, str | Path):
+            raise ValueError(f"shards = {self.shards!r}: give a tuple of them, as ({str(self.shards)!r},)")
+        if self.on_bad not in ("stop", "skip"):
+            raise ValueError(f'on_bad = {self.on_bad!r}: must be "stop" or "skip"')
         for name in ("shards", "splits"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty: name at least one")

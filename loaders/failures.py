@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from cluster.failure import Failure
 from cluster.storage import Place, parent_of
 
 
-class BadSampleError(RuntimeError):
+class BadSampleError(Failure):
     """A stored sample cannot be used. The message names it, its shard and the repair."""
 
     def __init__(self, key: str, shard: Place, reason: str) -> None:
@@ -21,7 +22,7 @@ class BadSampleError(RuntimeError):
         return type(self), (self.key, self.shard, self.reason)
 
 
-class MissingShardError(RuntimeError):
+class MissingShardError(Failure):
     """A shard that the index names cannot be read (any more)."""
 
     def __init__(self, shard: Place, reason: str) -> None:

@@ -14,16 +14,15 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from cluster.world import World
 from loaders.agreement import GivenUp, TooManyGivenUp, agree
 from loaders.ahead import Ahead
 from loaders.meter import Mark, Totals, between
-from loaders.plan import next_position, share
+from loaders.plan import next_position
 from loaders.selection import Selection
-from loaders.share import Picked, Share
+from loaders.share import Share
 from loaders.stream import Made
 
 B = TypeVar("B")
@@ -52,6 +51,8 @@ class Rules:
     """Agree with the other ranks, step by step, on what is given up."""
     max_skipped: int
     """Samples that may be given up."""
+    plan: str
+    """A digest of what decides which samples a step holds: a position means nothing in another plan."""
 
 
 class Loader(Generic[B]):
@@ -84,6 +85,7 @@ class Loader(Generic[B]):
         self._world = world
         self._position = (0, 0)
         self._left_out: set[int] = set()
+        self._failed: TooManyGivenUp | None = None
         self._ahead: Ahead[Made[B]] | None = None
         self._totals = Totals()
         self._wait_seconds = 0.0
@@ -94,6 +96,8 @@ class Loader(Generic[B]):
         return self
 
     def __next__(self) -> B:
+        if self._failed is not None:
+            raise self._failed
         if self._ahead is None:
             self._ahead = Ahead(partial(self._begin, self._position, self._left_out, self._totals), self._rules.depth)
         start = time.perf_counter()
@@ -104,8 +108,13 @@ class Loader(Generic[B]):
         for tensor in made.tensors:
             if tensor.is_cuda:  # made on another stream: its memory may be reused only when this one is done with it
                 tensor.record_stream(torch.cuda.current_stream(tensor.device))
-        batch = self._settle(made)
-        self._position = next_position(*self._position, self.num_steps)
+        epoch, step = made.share.picked.epoch, made.share.picked.step
+        try:
+            batch = self._settle(made)
+        except TooManyGivenUp as error:
+            self._failed = error
+            raise
+        self._position = next_position(epoch, step, self.num_steps)
         return batch
 
     def _settle(self, made: Made[B]) -> B:
@@ -115,29 +124,22 @@ class Loader(Generic[B]):
             new = {position: error for position, error in made.lost if position not in self._left_out}
             mine = [GivenUp(self._digest(position), epoch, step, str(error)) for position, error in new.items()]
             for one in agree(mine, self._world):
-                self._give_up(one)
+                if not self._positions([one.digest]) <= self._left_out:  # two ranks may find the same one
+                    self._give_up(one)
         if not self._left_out:
             return made.batch
         left_out = np.fromiter(self._left_out, np.int64)
         num = int(np.isin(made.share.picked.batch_positions_B, left_out).sum())
         if not num:
             return made.batch
-        self._refuse_empty_shares(made.share.picked, left_out)
+        if num == len(made.share.picked.batch_positions_B):
+            raise TooManyGivenUp(
+                f"none of the {num} images of epoch {made.share.picked.epoch}, step {made.share.picked.step} can be "
+                f"used; repair the shard set (`cxr verify`). The last one found: {self.given_up[-1].reason}"
+            )
         kept = np.flatnonzero(~np.isin(made.share.picked.positions_n, left_out)).tolist()
         left = made.share.take(kept, made.share.global_size - num)
         return self._finish(left, made.tensors if len(kept) == len(made.share) else _rows(made.tensors, kept))
-
-    def _refuse_empty_shares(self, picked: Picked, left_out: npt.NDArray[np.int64]) -> None:
-        """Raises, on all ranks alike, where one of them has nothing left to train on in this step."""
-        usable_B = ~np.isin(picked.batch_positions_B, left_out)
-        for rank in range(self._world.size):
-            mine = share(len(usable_B), rank, self._world.size)
-            if not usable_B[mine].any():
-                raise TooManyGivenUp(
-                    f"none of the {mine.stop - mine.start} images of rank {rank} in epoch {picked.epoch}, step "
-                    f"{picked.step} can be used; repair the shard set (`cxr verify`), or take a larger global_batch. "
-                    f"The last one found: {self.given_up[-1].reason}"
-                )
 
     def _digest(self, position: int) -> str:
         return f"{int(self.selection.digests_N[position]):016x}"
@@ -149,7 +151,7 @@ class Loader(Generic[B]):
             log.warning("left out from now on (%d so far): %s", len(self.given_up), one.reason)
         if len(self.given_up) > self._rules.max_skipped:
             raise TooManyGivenUp(
-                f"{len(self.given_up)} samples cannot be used, more than max_skipped = {self._rules.max_skipped}; the "
+                f"{len(self.given_up)} image(s) cannot be used, more than max_skipped = {self._rules.max_skipped}; the "
                 f"last: {one.reason}. Look after the disk, or give a higher max_skipped"
             )
 
@@ -172,19 +174,34 @@ class Loader(Generic[B]):
         return Mark(self._num_batches, self._wait_seconds, totals.images, totals.work_seconds, totals.counts())
 
     def state_dict(self) -> dict[str, Any]:
-        """Position of the next batch that will be handed out, and what is left out: {"epoch", "step", "given_up"}."""
+        """Position of the next batch that will be handed out, in which plan, and what is left out: {"epoch", "step",
+        "plan", "given_up"}."""
         given_up = [[one.digest, one.epoch, one.step, one.reason] for one in self.given_up]
-        return {"epoch": self._position[0], "step": self._position[1], "given_up": given_up}
+        return {
+            "epoch": self._position[0],
+            "step": self._position[1],
+            "plan": self._rules.plan,
+            "given_up": given_up,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to a position, without what was left out there. Raises ValueError where an epoch has no such step."""
+        """Goes to a position, without what was left out there. Raises ValueError for a state of another plan."""
+        missing = [name for name in ("epoch", "step") if not isinstance(state.get(name), int)]
+        if missing:
+            raise ValueError(f"a loader's state has no whole number {' and '.join(missing)}: {state!r}")
         epoch, step = state["epoch"], state["step"]
-        if epoch < 0 or not 0 <= step < self.num_steps:
+        if state.get("plan", self._rules.plan) != self._rules.plan:
+            raise ValueError(
+                "cannot go on from this state: it is of other shards, splits, weights, seed or global batch, where "
+                f"epoch {epoch}, step {step} holds other images; resume with those that the run began with"
+            )
+        if epoch < 0 or not 0 <= step < max(self.num_steps, 1):  # a predict loader's rank may have no image
             raise ValueError(
                 f"cannot go on at epoch {epoch}, step {step}: an epoch has {self.num_steps} steps here; "
                 "resume with the global batch, shards and splits that the run began with"
             )
         self.close()
+        self._failed = None
         self._position = (epoch, step)
         self.given_up = [GivenUp(*one) for one in state.get("given_up", [])]
         self._left_out = self._positions([one.digest for one in self.given_up])

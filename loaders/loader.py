@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
 from functools import partial
 from typing import TypeVar
 
+from cluster.kept import cache_folder
 from cluster.world import World
 from loaders.batches import ClassifyBatch, DetectBatch, PretrainBatch
 from loaders.config import DataConfig
 from loaders.draws import draw_placement, plain_placement
 from loaders.iteration import Loader, Rules
-from loaders.meter import Totals
-from loaders.pipeline import PipelineOptions, chunk_on
+from loaders.options import PipelineOptions, chunk_on
 from loaders.placement import Placement
 from loaders.plan import Plan, share
 from loaders.selection import Selection, select
 from loaders.share import Picked
 from loaders.store import StoreOptions
 from loaders.strata import stratify
-from loaders.stream import Made, Means, Task, stream
+from loaders.stream import Means, Task, stream
 from loaders.tasks import canvas_task, classify_task, in_order, planned, pretrain_task
 from loaders.views import ClassifyViewConfig, DetectViewConfig, PlainViewConfig, TwoViewConfig, WholeViewConfig
 from sharding.filters import parse
@@ -75,11 +74,11 @@ def open_detect_loader(
     plan = _plan(selection, data, global_batch, seed, world)
     options = _options(data, selection, global_batch, world)
 
-    def place(picked: Picked) -> Placement:
+    def lay(picked: Picked) -> Placement:
         digests_n, originals_n2 = selection.digests_N[picked.positions_n], selection.originals_N2[picked.positions_n]
         return draw_placement(view, seed, picked.visits_n, digests_n, originals_n2)
 
-    task = canvas_task(selection, view, place, partial(planned, plan, world), options)
+    task = canvas_task(selection, view, lay, partial(planned, plan, world), options)
     return _training_loader(task, data, selection, plan, world, options)
 
 
@@ -94,10 +93,10 @@ def open_predict_loader(data: DataConfig, view: PlainViewConfig, batch: int, wor
     """
     selection, starts, stop, options = _once(data, batch, world)
 
-    def place(picked: Picked) -> Placement:
+    def lay(picked: Picked) -> Placement:
         return plain_placement(view, selection.originals_N2[picked.positions_n])
 
-    task = canvas_task(selection, view, place, partial(in_order, starts, stop), options)
+    task = canvas_task(selection, view, lay, partial(in_order, starts, stop), options)
     return _predict_loader(task, data, selection, starts, world, options)
 
 
@@ -170,7 +169,6 @@ def _check_findings(selection: Selection, what: str) -> None:
 def _training_loader(
     task: Task[B], data: DataConfig, selection: Selection, plan: Plan, world: World, options: PipelineOptions
 ) -> Loader[B]:
-    skip = data.on_bad == "skip"
     rest = 0 if data.drop_last else plan.num_items % plan.global_batch
     rules = Rules(
         num_steps=plan.num_steps,
@@ -178,8 +176,9 @@ def _training_loader(
         global_batch=plan.global_batch,
         smallest_batch=rest or plan.global_batch,
         depth=data.prefetch,
-        skip=skip,
+        skip=data.on_bad == "skip",
         max_skipped=data.max_skipped,
+        plan=plan.digest,
     )
     return _loader(task, data, selection, rules, world, options)
 
@@ -187,15 +186,16 @@ def _training_loader(
 def _predict_loader(
     task: Task[B], data: DataConfig, selection: Selection, starts: range, world: World, options: PipelineOptions
 ) -> Loader[B]:
-    num_samples = len(selection.rows_N)
+    num_samples, global_batch = len(selection.rows_N), starts.step * world.size
     rules = Rules(
         num_steps=len(starts),
         num_samples=num_samples,
-        global_batch=starts.step * world.size,
-        smallest_batch=min(starts.step * world.size, num_samples),
+        global_batch=global_batch,
+        smallest_batch=min(global_batch, num_samples),
         depth=data.prefetch,
         skip=False,
         max_skipped=0,
+        plan=f"in order, {starts.step} at a time, rank {world.rank} of {world.size}",
     )
     return _loader(task, data, selection, rules, world, options)
 
@@ -203,15 +203,8 @@ def _predict_loader(
 def _loader(
     task: Task[B], data: DataConfig, selection: Selection, rules: Rules, world: World, options: PipelineOptions
 ) -> Loader[B]:
-    store = StoreOptions(
-        num_threads=data.num_threads,
-        check_digests=data.check_digests,
-        cache=data.cache,
-        cache_bytes=int(data.cache_gb * 1e9),
-    )
+    if data.cache is not None:
+        cache_folder(data.cache)  # refused here and not with the first batch
+    store = StoreOptions(data.num_threads, data.check_digests, cache=data.cache, cache_bytes=int(data.cache_gb * 1e9))
     means = Means(world.device, options.chunk, data.prefetch, rules.skip, store)
-
-    def begin(position: tuple[int, int], left_out: Collection[int], totals: Totals) -> Iterator[Made[B]]:
-        return stream(task, selection, position, means, left_out, totals)
-
-    return Loader(begin, task.finish, selection, rules, world)
+    return Loader(partial(stream, task, selection, means), task.finish, selection, rules, world)

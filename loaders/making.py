@@ -12,8 +12,9 @@ import numpy.typing as npt
 import torch
 
 from loaders.arguments import Arguments
+from loaders.failures import BadSampleError
+from loaders.lane import complete
 from loaders.share import Share
-from loaders.store import BadSampleError
 
 
 @dataclass(slots=True)
@@ -24,19 +25,24 @@ class Making:
     lost: dict[int, BadSampleError]
     """What cannot be used, by number in the share."""
     tensors: tuple[torch.Tensor, ...]
-    """Where the pixels go, uint8 [n, S, S, 1], on the device."""
+    """Where the pixels go, uint8 [n, S, S, 1], on the device, allocated on the loader's lane."""
     num_left: int = 0
     """Chunks that are not done."""
     done: list[tuple[int, list[int]]] = field(default_factory=list)
     """Where chunks lie in the tensors: first place, and which numbers of the share lie from there on."""
 
     def outputs(self) -> tuple[torch.Tensor, ...]:
-        """The tensors once all chunks are done, without the places of what was lost on the way."""
+        """The tensors once all chunks are done, without the places of what was lost on the way.
+
+        What it gives is complete. To be called on the lane on which the tensors were made.
+        """
         places = [first + i for first, numbers in sorted(self.done) for i in range(len(numbers))]
         if len(places) == len(self.tensors[0]):
             return self.tensors
         index = torch.tensor(places, dtype=torch.int64, device=self.tensors[0].device)
-        return tuple(tensor[index] for tensor in self.tensors)
+        kept = tuple(tensor[index] for tensor in self.tensors)
+        complete(index.device)
+        return kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ def between(before: Mark, now: Mark) -> dict[str, float]:
 
     data_wait_seconds: mean time a step waited for its batch. decode_images_per_second: images made over the time in
     which the loader worked at them: what it could give, not what was asked of it. read_bytes: encoded bytes that were
-    read, per step; fetched_bytes: of them those that came over the network. cache_hit_share: images found in the cache,
+    read, per step; fetched_bytes: asked of the source behind a cache. cache_hit_share: images found in the cache,
     0 to 1; cache_unkept: images for which it had no room. These three only where there is a cache.
     """
     steps = max(now.steps - before.steps, 1)

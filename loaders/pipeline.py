@@ -5,7 +5,7 @@ the same graph runs on the processor. Nothing is random in here: every parameter
 do not depend on the rest of its batch, nor on how a batch is cut into chunks.
 
 What is only for a GPU follows DALI's documentation and has not run on one yet: `mixed` decoding, `hw_decoder_load`,
-`stored_px`, the mean as arithmetic, tensors through a stream of their own.
+`stored_px`, the mean as arithmetic, copies on a stream of their own (`loaders.lane`).
 
 Shapes: m samples of a chunk, S the side of an output. Images are height, width, channel (one).
 """
@@ -13,10 +13,8 @@ Shapes: m samples of a chunk, S the side of an output. Images are height, width,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -24,52 +22,15 @@ from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.plugin.pytorch import feed_ndarray
 
 from loaders.arguments import Arguments, ViewsConfig, Work, blurs_by_weights, decodes_regions, works_of
+from loaders.lane import complete
+from loaders.options import PipelineOptions
 from loaders.views import SOLARIZE_THRESHOLD, Interpolation
 
 Source = Callable[[], tuple[list[npt.NDArray[np.uint8]], Arguments]]
 """Gives the next chunk, 1 to `chunk` samples: the encoded image of each and what view_arguments or canvas_arguments
 made, the same part of every array. Raises StopIteration at the end."""
 
-CHUNK = {"cpu": 32, "cuda": 128}
-"""Samples worked on at a time on each kind of device, at most.
-
-On two cores 8 to 64 cost the same CPU time to 4 %, so the CPU's is small for the memory's sake. A GPU's decoders take a
-batch at once, so theirs is larger: 128 images of 1024 x 1024 are 128 MiB. Not measured on a GPU."""
-
 _FILTERS = {"linear": types.INTERP_LINEAR, "cubic": types.INTERP_CUBIC}
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineOptions:
-    """How a pipeline works; pixels do not depend on it, save for `hw_decoder_load`."""
-
-    device: str
-    """Where images are decoded and where tensors lie: "cpu" or "cuda:<i>"."""
-    num_threads: int
-    """Threads of the processor that DALI works with."""
-    chunk: int
-    """Samples worked on at a time, at most. They bound the memory, whatever the batch: on a CPU about 3.3 MiB each, as
-    measured with two views of whole images of 1024 x 1024 and a prefetch of 2."""
-    prefetch: int = 2
-    """Chunks that DALI works ahead."""
-    hw_decoder_load: float = 0.65
-    """Share of a chunk's JPEG that a GPU's hardware decoder gets; CUDA cores and the CPU's threads decode the rest. Not
-    looked at on a CPU, nor on a GPU without such a decoder. The best one depends on the number of decoders and of CPU
-    threads, and DALI says to find it by trial: 0.5, 0.65, 0.8, 0.9, 1. At 1 one decoder does all, so that pixels are
-    equal from run to run."""
-    stored_px: int = 0
-    """Side of the largest stored image, for which a GPU's JPEG decoder takes memory at once instead of while it grows;
-    0 lets it grow."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.hw_decoder_load <= 1:
-            raise ValueError(f"hw_decoder_load = {self.hw_decoder_load}: must be from 0 to 1")
-        assert min(self.num_threads, self.chunk, self.prefetch) >= 1
-
-
-def chunk_on(device: str, most: int) -> int:
-    """Samples of a chunk on `device`, where a batch has at most `most`."""
-    return max(1, min(most, CHUNK[torch.device(device).type]))
 
 
 class PixelPipeline:
@@ -77,25 +38,24 @@ class PixelPipeline:
 
     def __init__(self, graph: Any, device: str) -> None:
         self._graph = graph
-        self._stream: torch.cuda.Stream | None = None
-        if torch.device(device).type == "cuda":
-            self._stream = torch.cuda.Stream(torch.device(device))  # type: ignore[no-untyped-call]
+        self._device = torch.device(device)
         self._graph.build()
 
     def run(self, out: Sequence[torch.Tensor]) -> None:
         """Writes the next chunk into `out`: one contiguous uint8 [m, S, S, 1] per output, on the device, m as many
         samples as the source gave. What is written is complete.
 
+        On a GPU it writes on torch's current stream and waits for it: to be called on the stream under which `out` was
+        allocated, on which nothing else should wait (`loaders.lane`).
+
         Raises StopIteration after the source's last chunk, RuntimeError where a sample does not decode: the pipeline is
         dead then. What the source raises is raised as it is, perhaps by a run before its chunk's turn.
         """
         outputs = self._graph.run()
-        if self._stream is not None:
-            self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))  # which gave out's memory free
+        stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
         for output, tensor in zip(outputs, out, strict=True):
-            feed_ndarray(output.as_tensor(), tensor, self._stream)
-        if self._stream is not None:
-            self._stream.synchronize()
+            feed_ndarray(output.as_tensor(), tensor, stream)
+        complete(self._device)
 
 
 def views_pipeline(config: ViewsConfig, source: Source, options: PipelineOptions) -> PixelPipeline:
@@ -113,46 +73,16 @@ def canvas_pipeline(
     return PixelPipeline(graph, options.device)
 
 
-def decode_failure(
-    encoded: npt.NDArray[np.uint8], device: str, size: tuple[int, int] | None = None, max_px: int = 1 << 14
-) -> str | None:
-    """Why this sample, alone in a pipeline, does not decode on `device` to `size` (height, width); None where it does.
-
-    Its header is read first, and where that tells another size, or a side above `max_px`, nothing is decoded.
-    """
-    if len(encoded) == 0:
-        return "it is empty"
-    try:
-        on_cpu = _means(PipelineOptions("cpu", 1, 1, 1))
-        height, width = (int(side) for side in _first(_shape(lambda: [encoded], **on_cpu))[:2])
-    except RuntimeError as error:
-        return f"its header cannot be read ({reason_of(error)})"
-    told = f"its header says {height} x {width} pixels (height x width)"
-    if size is not None and (height, width) != size:
-        return f"{told}, the index {size[0]} x {size[1]}"
-    if max(height, width) > max_px:
-        return f"{told}, more than {max_px} a side"
-    options = PipelineOptions(device, 1, 1, 1)
-    try:
-        shape = tuple(int(side) for side in _first(_decode(lambda: [encoded], options, **_means(options))))
-    except RuntimeError as error:
-        return f"{told}, but they cannot be decoded ({reason_of(error)})"
-    return None if shape == (height, width, 1) else f"{told}, it decodes to {shape}"
+def header_shapes(encoded: Sequence[npt.NDArray[np.uint8]]) -> list[tuple[int, ...]]:
+    """Height, width and channels that the headers of images tell, one at least. Raises RuntimeError, DALI's own, where
+    one of them cannot be read."""
+    return _shapes(_header, encoded, PipelineOptions("cpu", 1, len(encoded), 1))
 
 
-def reason_of(error: RuntimeError) -> str:
-    """The line of a DALI error that says what was wrong, without traces of ours or DALI's."""
-    lines = [line.strip(" :") for line in str(error).splitlines()]
-    after = lines[lines.index("encountered") + 1 :] if "encountered" in lines else lines
-    return next((line for line in after if line), type(error).__name__)[:300]
-
-
-def probe() -> list[tuple[str, str | None]]:
-    """Of the CPU and of each GPU: why DALI does not decode a JPEG there, None where it does."""
-    ramp_HW = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))
-    encoded = np.asarray(cv2.imencode(".jpg", ramp_HW)[1]).reshape(-1)
-    devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    return [(device, decode_failure(encoded, device)) for device in devices]
+def decoded_shapes(encoded: Sequence[npt.NDArray[np.uint8]], device: str, num_threads: int) -> list[tuple[int, ...]]:
+    """Height, width and channels of images, one at least, decoded whole as gray ones. Raises RuntimeError, DALI's own,
+    where one of them is not decoded, whether it is its fault or not."""
+    return _shapes(_decode, encoded, PipelineOptions(device, num_threads, len(encoded), 1))
 
 
 def _means(options: PipelineOptions) -> dict[str, Any]:
@@ -173,10 +103,12 @@ def _flat(source: Source) -> Callable[[], tuple[Any, ...]]:
     return give
 
 
-def _first(graph: Any) -> npt.NDArray[Any]:
+def _shapes(graph_of: Any, encoded: Sequence[npt.NDArray[np.uint8]], options: PipelineOptions) -> list[tuple[int, ...]]:
+    graph = graph_of(lambda: list(encoded), options, **_means(options))
     graph.build()
     (output,) = graph.run()
-    return np.asarray(output.as_cpu().at(0))
+    shapes = output.as_cpu()
+    return [tuple(int(side) for side in shapes.at(i)) for i in range(len(encoded))]
 
 
 def _decoded(encoded: Any, options: PipelineOptions) -> Any:
@@ -189,7 +121,7 @@ def _decoded(encoded: Any, options: PipelineOptions) -> Any:
 
 
 @pipeline_def  # type: ignore[untyped-decorator]
-def _shape(source: Callable[[], list[npt.NDArray[np.uint8]]]) -> Any:
+def _header(source: Callable[[], list[npt.NDArray[np.uint8]]], options: PipelineOptions) -> Any:
     return fn.peek_image_shape(fn.external_source(source=source, dtype=types.UINT8, ndim=1), adjust_orientation=False)
 
 

@@ -17,10 +17,11 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from loaders.passes import Passes, Taken
 from loaders.rng import Stream, sort_keys, states, words
@@ -60,7 +61,8 @@ class _Epoch:
 class Plan:
     """The order of the samples, epoch by epoch: a pure function of its arguments. May be used from several threads.
 
-    `num_items`: items of an epoch, those of a dropped last batch included. `num_steps`: batches of an epoch.
+    `num_items`: items of an epoch, those of a dropped last batch included. `num_steps`: batches of an epoch. `digest`:
+    16 hex digits that plans of the same arguments share.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Plan:
         self.global_batch = global_batch
         whole, rest = divmod(self.num_items, global_batch)
         self.num_steps = whole if drop_last or rest == 0 else whole + 1
+        self.digest = _digest(digests, shard, strata, (seed, global_batch, drop_last, shards_per_block))
         self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
         self._spans: OrderedDict[tuple[int, int], Items] = OrderedDict()
         self._lock = threading.Lock()
@@ -181,6 +184,15 @@ class Plan:
         items = Items(position_n.take(order_n), visit_n)
         items.positions_B.flags.writeable = items.visits_B.flags.writeable = False
         return items
+
+
+def _digest(
+    digests_N: npt.NDArray[np.uint64], shard_N: npt.NDArray[np.int32], strata: Strata | None, rest: tuple[Any, ...]
+) -> str:
+    found = xxhash.xxh3_64(repr((rest, strata and strata.weights)).encode())
+    for values in (digests_N, shard_N, *((strata.number_N,) if strata is not None else ())):
+        found.update(np.ascontiguousarray(values).data)
+    return found.hexdigest()
 
 
 def share(num_rows: int, rank: int, size: int) -> slice:

@@ -24,6 +24,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.alone import alone_in, locks
+
 GRANTS = 64
 """A process takes room for so great a part of the limit at a time, shared with the other processes."""
 FREE_SHARE = 0.05
@@ -31,6 +33,9 @@ FREE_SHARE = 0.05
 LOOK_SECONDS = 10.0
 """How often a full cache is looked at again."""
 _ALONE_SECONDS = 1.0
+"""How long a look waits for another process's."""
+_WAIT_SECONDS = 0.25
+"""How long who would write waits for a look; then that image is not kept, so that fetching goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,8 @@ class Room:
         with self._changed:
             while num_bytes > self._granted:
                 if self._looking:
-                    self._changed.wait()
+                    if not self._changed.wait(_WAIT_SECONDS):
+                        return False
                 elif self._closed or time.monotonic() < self._look_at:
                     return False
                 else:
@@ -95,13 +101,21 @@ class Room:
             return True
 
     def _renew(self, num_bytes: int) -> None:
-        self._granted, self._look_at, self._looking = 0, time.monotonic() + LOOK_SECONDS, True
+        """Called with the lock, which is free while the disk is looked at."""
+        self._granted, self._looking = 0, True
+        self._look_at = then = time.monotonic() + LOOK_SECONDS
         try:
             while self._num_writing:  # so that all this process was granted before is on the disk, and counted
                 self._changed.wait()
-            self._granted = self._look(num_bytes)
-            if num_bytes <= self._granted:
-                self._look_at = 0.0
+            self._changed.release()
+            try:
+                granted = self._look(num_bytes)
+            finally:
+                self._changed.acquire()
+            if self._look_at == then:  # not refused meanwhile
+                self._granted = granted
+                if num_bytes <= granted:
+                    self._look_at = 0.0
         finally:
             self._looking = False
             self._changed.notify_all()
@@ -113,11 +127,14 @@ class Room:
             self._look_at = time.monotonic() + LOOK_SECONDS
 
     def close(self) -> None:
-        """What this process kept may go from now on."""
+        """What this process kept may go from now on. Never raises."""
         with self._changed:
             self._closed = True
+            while self._looking:
+                self._changed.wait()
             self._unregister()
-            self._run_path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # others remove what nobody has locked
+                self._run_path.unlink()
 
     def _unregister(self) -> None:
         if self._run >= 0:
@@ -130,16 +147,19 @@ class Room:
         runs.mkdir(parents=True, exist_ok=True)
         (self._folder / "tars").mkdir(exist_ok=True)
         name = f"{os.getpid()}-{secrets.token_hex(4)}"
-        descriptor = os.open(runs / f".{name}", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        hidden = runs / f".{name}"
+        descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # others hold it for an instant, to see whether it is locked
             content = "\n".join(sorted(self._mine)).encode()
             if os.write(descriptor, content) < len(content):
                 raise OSError("the list of a run was not written whole")
-            os.rename(runs / f".{name}", runs / name)
+            os.rename(hidden, runs / name)
             self._run_path = runs / name
         except BaseException:
             os.close(descriptor)
+            with contextlib.suppress(OSError):
+                hidden.unlink()
             raise
         self._run = descriptor
 
@@ -148,7 +168,7 @@ class Room:
         if self._run < 0 or os.fstat(self._run).st_nlink == 0:  # someone removed the folder
             self._unregister()
             self._register()
-        with self._alone() as alone:
+        with alone_in(self._folder, _ALONE_SECONDS) as alone:
             if not alone:
                 return 0
             used, num_processes = self._runs()
@@ -197,31 +217,11 @@ class Room:
         useless = [m for m in mirrors if m.path.name in self._mine and m.num_bytes and self._useless(m)]
         return sorted(nobodys, key=lambda mirror: mirror.used_at) + useless
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[bool]:
-        """Whether no other process counts or removes now. A stopped one is not waited for."""
-        descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            until = time.monotonic() + _ALONE_SECONDS
-            while not (locked := _locks(descriptor, fcntl.LOCK_EX)) and time.monotonic() < until:
-                time.sleep(0.005)
-            yield locked
-        finally:
-            os.close(descriptor)
-
-
-def _locks(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
-
 
 def _is_locked(path: str) -> bool:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return not _locks(descriptor, fcntl.LOCK_SH)
+        return not locks(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
 

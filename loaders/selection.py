@@ -11,32 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
 from cluster.storage import Place
+from loaders.levels import Level, join, join_levels, level_of
 from loaders.strata import Findings
-from sharding.columns import LevelColumns
 from sharding.filters import Filter
 from sharding.index import ShardSet
-
-T = TypeVar("T", bound=np.generic)
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """Where the chosen samples' encoded images of one size lie. Shards are numbered through all sets."""
-
-    shard_N: npt.NDArray[np.int32]
-    offset_N: npt.NDArray[np.int64]
-    length_N: npt.NDArray[np.int32]
-    sizes_N2: npt.NDArray[np.int32]
-    """Height and width, pixels."""
-    digest_N16: npt.NDArray[np.uint8]
-    """xxh3-128 of the encoded image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,117 +135,82 @@ def select(
     """The samples of these shard sets in these splits that the filter takes.
 
     `has_boxes` True: only images that were annotated with boxes; and `keep_empty` False: only those with a box.
-    `max_samples`: at most so many, those with the lowest digests, so that a smaller choice lies within a larger one; 0
-    is all. `cache`: folder for the indexes of sets in object stores, None the default one. Raises ValueError where a
-    set cannot be opened or nothing is left.
+    `max_samples`: at most so many, those with the lowest digests (of equal ones, the first), so that a smaller choice
+    lies within a larger one; 0 is all. `cache`: folder for the indexes of sets in object stores, None the default one.
+    Raises ValueError where a set cannot be opened or nothing is left.
     """
+    sets = _open_each(places, cache)
+    chosen = [_rows(shard_set, splits, has_boxes, keep_empty, only) for shard_set in sets]
+    if sum(map(len, chosen)) == 0:
+        raise ValueError(_nothing_left(sets, splits, has_boxes, only))
+    identities = [shard_set.identities(rows) for shard_set, rows in zip(sets, chosen, strict=True)]
+    if 0 < max_samples < sum(map(len, chosen)):
+        keep = _lowest([words for words, _ in identities], max_samples)
+        chosen = [rows[mine] for rows, mine in zip(chosen, keep, strict=True)]
+        identities = [(words[mine], sizes[mine]) for (words, sizes), mine in zip(identities, keep, strict=True)]
+    starts = tuple(int(start) for start in np.cumsum([0, *map(len, sets[:-1])]))
+    shards, shard_digests, levels = _levels(sets, chosen)
+    return Selection(
+        sets=sets,
+        starts=starts,
+        num_samples=tuple(map(len, chosen)),
+        shards=shards,
+        shard_digests=shard_digests,
+        rows_N=join([rows + start if start else rows for rows, start in zip(chosen, starts, strict=True)]),
+        digests_N=join([words for words, _ in identities]),
+        originals_N2=join([sizes for _, sizes in identities]),
+        levels=levels,
+    )
+
+
+def _open_each(places: Sequence[Place], cache: Path | None) -> tuple[ShardSet, ...]:
     sets = tuple(ShardSet.open(place, cache=cache) for place in places)
     for number, shard_set in enumerate(sets):
         if any(shard_set.digest == other.digest for other in sets[:number]):
             raise ValueError(f"shards: {shard_set.place} holds the same shard set as another one: name it once")
-    starts = tuple(int(start) for start in np.cumsum([0, *(len(shard_set) for shard_set in sets)]))
-    chosen = [shard_set.rows(splits, has_boxes) for shard_set in sets]
+    return sets
+
+
+def _rows(
+    shard_set: ShardSet, splits: Sequence[str], has_boxes: bool | None, keep_empty: bool, only: Filter | None
+) -> npt.NDArray[np.int64]:
+    """Rows of one set, in its own numbering."""
+    rows_n = shard_set.rows(splits, has_boxes, only)
     if has_boxes and not keep_empty:
-        chosen = [
-            rows[np.diff(shard_set.boxes.ends, prepend=0)[rows] > 0]
-            for shard_set, rows in zip(sets, chosen, strict=True)
-        ]
-    if only is not None and only.terms:
-        chosen = [rows[_taken(shard_set, only)[rows]] for shard_set, rows in zip(sets, chosen, strict=True)]
-    if sum(len(rows) for rows in chosen) == 0:
-        raise ValueError(_nothing_left(sets, splits, has_boxes, only))
-    identities = [shard_set.identities(rows) for shard_set, rows in zip(sets, chosen, strict=True)]
-    if max_samples < sum(map(len, chosen)) and max_samples:
-        lowest = np.sort(np.concatenate([words for words, _ in identities]))[max_samples - 1]
-        keep = [words <= lowest for words, _ in identities]
-        chosen = [rows[mine] for rows, mine in zip(chosen, keep, strict=True)]
-        identities = [(words[mine], sizes[mine]) for (words, sizes), mine in zip(identities, keep, strict=True)]
+        rows_n = rows_n[np.diff(shard_set.boxes.ends, prepend=0)[rows_n] > 0]
+    return rows_n
+
+
+def _lowest(words: Sequence[npt.NDArray[np.uint64]], num: int) -> list[npt.NDArray[np.bool_]]:
+    """Which of each set's samples are the `num` lowest of all, ordered by (digest, place): one image may lie in two
+    sets."""
+    words_N = np.concatenate(words)
+    last = np.partition(words_N, num - 1)[num - 1]
+    keep_N = words_N < last
+    keep_N[np.flatnonzero(words_N == last)[: num - np.count_nonzero(keep_N)]] = True
+    return np.split(keep_N, np.cumsum([len(mine) for mine in words])[:-1])
+
+
+def _levels(
+    sets: Sequence[ShardSet], chosen: Sequence[npt.NDArray[np.int64]]
+) -> tuple[tuple[Place, ...], tuple[str, ...], tuple[Level, ...]]:
+    """The tars of all sets, their digests, and where the chosen rows' images lie in them."""
     shards: list[Place] = []
     shard_digests: list[str] = []
     levels: list[list[Level]] = []
     num_levels = max(shard_set.num_levels for shard_set in sets)
     for shard_set, rows in zip(sets, chosen, strict=True):
-        mine = [_level(columns, len(shards)) for columns in shard_set.levels(rows)]
+        mine = [level_of(columns, len(shards)) for columns in shard_set.levels(rows)]
         levels.append(mine + mine[-1:] * (num_levels - len(mine)))  # a set without small copies: the smallest it has
         num_shards = 1 + max((int(level.shard_N.max()) - len(shards) for level in mine if len(rows)), default=-1)
         shards += [shard_set.shard_place(number) for number in range(num_shards)]
         shard_digests += [shard_set.shard_digest(number) for number in range(num_shards)]
-    return Selection(
-        sets=sets,
-        starts=starts[:-1],
-        num_samples=tuple(map(len, chosen)),
-        shards=tuple(shards),
-        shard_digests=tuple(shard_digests),
-        rows_N=_join([rows + start if start else rows for rows, start in zip(chosen, starts[:-1], strict=True)]),
-        digests_N=_join([words for words, _ in identities]),
-        originals_N2=_join([sizes for _, sizes in identities]),
-        levels=tuple(_join_levels(parts) for parts in zip(*levels, strict=True)),
-    )
-
-
-def covering_level(
-    sizes_Ln2: npt.NDArray[np.int32],
-    windows_Vn2: Sequence[npt.NDArray[np.number[Any]]],
-    output_n2: int | npt.NDArray[np.integer[Any]],
-    windows_of_n2: npt.NDArray[np.integer[Any]],
-) -> npt.NDArray[np.int64]:
-    """The smallest level whose part of the image has at least the output's pixels in every view, int64 [n]; 0 where
-    none has.
-
-    `sizes_Ln2`: height and width of each level's images, largest first. `windows_Vn2`: height and width of what each
-    view takes of images of the sizes `windows_of_n2`. `output_n2`: height and width it becomes; one number for all.
-    """
-    level_n = np.zeros(len(windows_of_n2), np.int64)
-    windows_Vn2 = [window_n2.astype(np.float32) for window_n2 in windows_Vn2]
-    needed_n2 = windows_of_n2.astype(np.float32) * np.asarray(output_n2, np.float32)
-    for number, sizes_n2 in enumerate(sizes_Ln2[1:].astype(np.float32), start=1):
-        covers_n = np.ones(len(level_n), np.bool_)
-        for window_n2 in windows_Vn2:
-            covers_n2 = window_n2 * sizes_n2 >= needed_n2
-            covers_n &= covers_n2[:, 0]
-            covers_n &= covers_n2[:, 1]
-        level_n[covers_n] = number
-    return level_n
-
-
-def at_level(sizes_Ln2: npt.NDArray[np.int32], level_n: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-    """Height and width at each sample's level, int32 [n, 2]; both as Selection.sizes_of lays them out."""
-    sizes_L2n = np.ascontiguousarray(sizes_Ln2.transpose(0, 2, 1)).reshape(-1)
-    num = len(level_n)
-    place_n = level_n * (2 * num) + np.arange(num)
-    stored_2n = np.empty((2, num), np.int32)
-    sizes_L2n.take(place_n, out=stored_2n[0], mode="clip")  # which is faster than the default; no place is outside
-    sizes_L2n[num:].take(place_n, out=stored_2n[1], mode="clip")
-    return stored_2n.T
-
-
-def _taken(shard_set: ShardSet, only: Filter) -> npt.NDArray[np.bool_]:
-    return only.mask(shard_set.table(only.columns), shard_set.findings)
+    return tuple(shards), tuple(shard_digests), tuple(join_levels(parts) for parts in zip(*levels, strict=True))
 
 
 def _renumber(shard_set: ShardSet, names: Sequence[str]) -> npt.NDArray[np.int16]:
     """Places of a set's findings in `names`."""
     return np.array([names.index(name) for name in shard_set.findings], np.int16)
-
-
-def _level(columns: LevelColumns, first_shard: int) -> Level:
-    columns.shard.__iadd__(np.int32(first_shard))
-    return Level(columns.shard, columns.offset, columns.length, columns.sizes, columns.digest)
-
-
-def _join(parts: Sequence[npt.NDArray[T]]) -> npt.NDArray[T]:
-    """The parts one after another; a single one is not copied."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _join_levels(parts: Sequence[Level]) -> Level:
-    return Level(
-        shard_N=_join([part.shard_N for part in parts]),
-        offset_N=_join([part.offset_N for part in parts]),
-        length_N=_join([part.length_N for part in parts]),
-        sizes_N2=_join([part.sizes_N2 for part in parts]),
-        digest_N16=_join([part.digest_N16 for part in parts]),
-    )
 
 
 def _nothing_left(sets: Sequence[ShardSet], splits: Sequence[str], has_boxes: bool | None, only: Filter | None) -> str:

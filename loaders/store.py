@@ -21,8 +21,7 @@ from cluster.kept import cache_folder
 from cluster.storage import Place, is_remote
 from loaders.cache import Cache
 from loaders.counts import Counts, StoreCounters
-from loaders.failures import BadSampleError as BadSampleError
-from loaders.failures import MissingShardError as MissingShardError
+from loaders.failures import BadSampleError
 from loaders.objects import RemoteTars
 from loaders.ranges import joined
 from loaders.tars import LocalTars

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+_MOST_WEIGHT = 1000.0
+_MOST_STRATA = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class Findings:
@@ -37,12 +40,13 @@ class Strata:
     number_N: npt.NDArray[np.uint16]
     """The stratum of each sample."""
     weights: tuple[float, ...]
-    """How often an epoch takes a sample of each stratum, on average."""
+    """How often an epoch takes a sample of each stratum, on average; at least one item of it, however small the
+    weight."""
 
 
 def check_weights(num_sets: int, weights: Sequence[float], repeat_threshold: float) -> None:
-    """Raises ValueError where there is not one weight a set (or none at all), where one is not a number above 0, or
-    where the threshold is not 0 to 1."""
+    """Raises ValueError where there is not one weight a set (or none at all), where one is not a number above 0
+    and up to 1,000, or where the threshold is not 0 to 1."""
     if weights and len(weights) != num_sets:
         raise ValueError(
             f"weights = {tuple(weights)}: {len(weights)} for {num_sets} shard sets; give one for each, in their order"
@@ -51,6 +55,11 @@ def check_weights(num_sets: int, weights: Sequence[float], repeat_threshold: flo
         if not (math.isfinite(weight) and weight > 0):
             raise ValueError(
                 f"weights = {tuple(weights)}: {weight} must be a number above 0; leave out a set not wanted"
+            )
+        if weight > _MOST_WEIGHT:
+            raise ValueError(
+                f"weights = {tuple(weights)}: {weight} must be at most {_MOST_WEIGHT:,.0f}, which is how often an "
+                "epoch has each image of that set; lower all weights alike, only how they compare decides the mixture"
             )
     if not 0 <= repeat_threshold <= 1:
         raise ValueError(
@@ -64,13 +73,19 @@ def stratify(
     """Strata of samples that lie set after set; None where each epoch takes each sample once.
 
     `num_samples`: of each set. `weights`: of each set, none for 1 each. `findings` is needed with a `repeat_threshold`
-    above 0. One stratum per set and factor. Raises ValueError as check_weights does.
+    above 0. One stratum per set and factor. Raises ValueError as check_weights does, and where there are more strata
+    than 65,536.
     """
     check_weights(len(num_samples), weights, repeat_threshold)
     factors, factor_N = np.ones(1), None
     if repeat_threshold > 0:
         assert findings is not None
         factors, factor_N = _factors(findings, repeat_threshold)
+    if len(num_samples) * len(factors) > _MOST_STRATA:
+        raise ValueError(
+            f"repeat_threshold = {repeat_threshold}: {len(num_samples)} shard sets with {len(factors)} repeat factors "
+            f"each are more than {_MOST_STRATA:,} groups; take a lower threshold, or fewer shard sets"
+        )
     set_weights = np.array(weights or [1.0] * len(num_samples), np.float64)
     number_N = np.repeat(np.arange(len(num_samples), dtype=np.uint16) * np.uint16(len(factors)), num_samples)
     if factor_N is not None:

@@ -17,12 +17,15 @@ import numpy.typing as npt
 import torch
 
 from loaders.arguments import Arguments
+from loaders.culprits import decode_failures
+from loaders.failures import BadSampleError
+from loaders.lane import Lane
 from loaders.making import Chunk, Making
 from loaders.meter import Totals
-from loaders.pipeline import PixelPipeline, Source, decode_failure
+from loaders.pipeline import PixelPipeline, Source
 from loaders.selection import Selection
 from loaders.share import Picked, Prepared, Share
-from loaders.store import BadSampleError, MissingShardError, Reading, Store, StoreOptions, Wanted
+from loaders.store import Reading, Store, StoreOptions, Wanted
 
 B = TypeVar("B")
 
@@ -75,8 +78,8 @@ class Made(Generic[B]):
 def stream(
     task: Task[B],
     selection: Selection,
-    position: tuple[int, int],
     means: Means,
+    position: tuple[int, int],
     given_up: Collection[int],
     totals: Totals,
 ) -> Iterator[Made[B]]:
@@ -86,16 +89,26 @@ def stream(
     sample that cannot be used raises BadSampleError, which names it, once the batches before are given. Raises
     MissingShardError, and what DALI raises for another reason, as soon as it happens.
     """
+    lane = Lane(means.device)
     begun: deque[Making] = deque()
     fed: deque[Chunk] = deque()
     again: deque[Chunk] = deque()
+    failed: list[Exception] = []
+    ended = False
     opened = Store(selection.shards, selection.key_of, means.store, selection.shard_digests)
     with closing(opened) as store, totals.reading(store):
-        upcoming = _chunks(_read_ahead(task, selection, position, store, means, given_up), task, means, begun, totals)
+        shares = _read_ahead(task, selection, position, store, means, given_up)
+        upcoming = _chunks(shares, task, means, lane, begun, totals)
 
         def source() -> tuple[list[npt.NDArray[np.uint8]], Arguments]:
-            chunk = again.popleft() if again else next(upcoming, None)
-            if chunk is None:
+            nonlocal ended
+            try:
+                chunk = again.popleft() if again else next(upcoming, None)
+            except Exception as error:  # told apart from DALI's own, through which it comes back
+                failed.append(error)
+                raise
+            if chunk is None or not chunk.numbers_m:
+                ended = True  # DALI knows no empty batch: it gives what it has, and is built anew if anything follows
                 raise StopIteration
             fed.append(chunk)
             return chunk.encoded, chunk.arguments
@@ -108,23 +121,26 @@ def stream(
                     raise made.lost[0][1]
                 totals.images += len(made.share)
                 yield made
-            if more and not fed and not again:
-                first = next(upcoming, None)
-                again.extend([first] if first is not None else [])
-                more = first is not None
-            if not more:
-                continue
-            try:
+            if not fed and not again:
                 with totals.working():
+                    chunk = next(upcoming, None) if more else None
+                more = chunk is not None
+                if chunk is None or not chunk.numbers_m:
+                    continue
+                again.append(chunk)
+                if ended:
+                    pipeline, ended = task.build(source), False
+            try:
+                with totals.working(), lane.on():
                     pipeline.run((fed or again)[0].out())
-            except MissingShardError:
-                raise
-            except Exception:  # DALI's own, after which a pipeline is of no use
+            except Exception:
+                if failed:
+                    raise failed[0] from None
                 if not _find_culprits(fed, selection, means.device):
                     raise
                 again.extendleft([chunk for chunk in map(Chunk.without_lost, reversed(fed)) if chunk is not None])
                 fed.clear()
-                pipeline = task.build(source)
+                pipeline, ended = task.build(source), False
             else:
                 fed.popleft().is_done()
 
@@ -165,9 +181,14 @@ def _wanted(selection: Selection, share: Share) -> Wanted:
 
 
 def _chunks(
-    shares: Iterator[tuple[Share, Reading]], task: Task[B], means: Means, begun: deque[Making], totals: Totals
+    shares: Iterator[tuple[Share, Reading]],
+    task: Task[B],
+    means: Means,
+    lane: Lane,
+    begun: deque[Making],
+    totals: Totals,
 ) -> Iterator[Chunk]:
-    """The shares, which come to stand in `begun`, in chunks; those without a sample give none."""
+    """The shares, which come to stand in `begun`, in chunks; one without a sample gives an empty chunk."""
     for share, reading in shares:
         start = time.perf_counter()
         read = reading.result()
@@ -175,32 +196,37 @@ def _chunks(
         lost = {number: one for number, one in enumerate(read) if isinstance(one, BadSampleError)}
         num = len(share) - len(lost)
         shape = (num, task.output_px, task.output_px, 1)
-        tensors = tuple(torch.empty(shape, dtype=torch.uint8, device=means.device) for _ in range(task.num_outputs))
+        with lane.on():
+            tensors = tuple(torch.empty(shape, dtype=torch.uint8, device=means.device) for _ in range(task.num_outputs))
         making = Making(share, lost, tensors)
         good = [(number, one) for number, one in enumerate(read) if not isinstance(one, BadSampleError)]
         parts = [good[first : first + means.chunk] for first in range(0, num, means.chunk)]
         making.num_left = len(parts)
         begun.append(making)
+        if not parts:
+            yield Chunk(making, 0, [], [])
         for part, first in zip(parts, range(0, num, means.chunk), strict=True):
             yield Chunk(making, first, [number for number, _ in part], [one for _, one in part])
 
 
 def _find_culprits(fed: deque[Chunk], selection: Selection, device: str) -> int:
-    """Tries the samples of these chunks alone; gives how many do not decode. Their batches know them from now on."""
-    num = 0
-    for chunk in fed:
+    """Tries the samples of these chunks without their views; gives how many do not decode. Their batches know them from
+    now on. Raises DALI's own error where that cannot be told, because a good image does not decode either."""
+    samples = [(chunk, number) for chunk in fed for number in chunk.numbers_m]
+    encoded = [one for chunk in fed for one in chunk.encoded]
+    places = []
+    for chunk, number in samples:
         share = chunk.making.share
-        for number, encoded in zip(chunk.numbers_m, chunk.encoded, strict=True):
-            level = selection.levels[int(share.prepared.level_n[number])]
-            position = int(share.picked.positions_n[number])
-            height, width = level.sizes_N2[position].tolist()
-            reason = decode_failure(encoded, device, (height, width))
-            if reason is not None:
-                shard = selection.shards[int(level.shard_N[position])]
-                key = selection.key_of(int(share.rows_n[number]))
-                chunk.making.lost[number] = BadSampleError(key, shard, f"does not decode: {reason}")
-                num += 1
-    return num
+        level = selection.levels[int(share.prepared.level_n[number])]
+        places.append((level, int(share.picked.positions_n[number])))
+    sizes = [(int(level.sizes_N2[position, 0]), int(level.sizes_N2[position, 1])) for level, position in places]
+    reasons = decode_failures(encoded, device, sizes)
+    for (chunk, number), (level, position), reason in zip(samples, places, reasons, strict=True):
+        if reason is not None:
+            shard = selection.shards[int(level.shard_N[position])]
+            key = selection.key_of(int(chunk.making.share.rows_n[number]))
+            chunk.making.lost[number] = BadSampleError(key, shard, f"does not decode: {reason}")
+    return len(reasons) - reasons.count(None)
 
 
 def _finish(task: Task[B], making: Making) -> Made[B]:

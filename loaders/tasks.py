@@ -18,16 +18,12 @@ from cluster.world import World
 from loaders.arguments import ViewsConfig, canvas_arguments, view_arguments, works_of
 from loaders.batches import ClassifyBatch, DetectBatch, PretrainBatch
 from loaders.draws import draw_classify_view, draw_views, whole_view
-from loaders.pipeline import (
-    PipelineOptions,
-    PixelPipeline,
-    Source,
-    canvas_pipeline,
-    views_pipeline,
-)
+from loaders.levels import at_level, covering_level
+from loaders.options import PipelineOptions
+from loaders.pipeline import PixelPipeline, Source, canvas_pipeline, views_pipeline
 from loaders.placement import Placement, boxes_to_canvas
 from loaders.plan import Plan, next_position, share
-from loaders.selection import Selection, at_level, covering_level
+from loaders.selection import Selection
 from loaders.share import Picked, Prepared, Share
 from loaders.stream import Task
 from loaders.views import (
@@ -44,7 +40,7 @@ Draw = Callable[[Picked, npt.NDArray[np.int32]], tuple[ViewParameters, ...]]
 """Parameters of the views of a share's images, which have these sizes (height, width) at full size, int32 [n, 2]."""
 Pick = Callable[[int, int], Iterator[Picked]]
 """Which samples, from (epoch, step) on."""
-Place = Callable[[Picked], Placement]
+Lay = Callable[[Picked], Placement]
 """Where the images of a share lie on the canvas."""
 
 
@@ -98,12 +94,12 @@ def classify_task(
 
 
 def canvas_task(
-    selection: Selection, view: DetectViewConfig | PlainViewConfig, place: Place, pick: Pick, options: PipelineOptions
+    selection: Selection, view: DetectViewConfig | PlainViewConfig, lay: Lay, pick: Pick, options: PipelineOptions
 ) -> Task[DetectBatch]:
     """Each image fitted into a square canvas, with its boxes."""
 
     def prepare(picked: Picked) -> Prepared:
-        placement = place(picked)
+        placement = lay(picked)
         sizes_Ln2 = selection.sizes_of(picked.positions_n)
         window_n2 = placement.window_size_n2
         level_n = covering_level(sizes_Ln2, [window_n2], placement.sizes_n2, placement.originals_n2)
@@ -117,11 +113,13 @@ def canvas_task(
 
 def planned(plan: Plan, world: World, epoch: int, step: int) -> Iterator[Picked]:
     """This rank's part of every global batch from a position on, without end."""
+    prepared = epoch
     while True:
         items = plan.items(epoch, step)
         mine = share(len(items.positions_B), world.rank, world.size)
         yield Picked(epoch, step, items.positions_B[mine], items.visits_B[mine], items.positions_B)
-        if step == plan.num_steps // 2:  # so that the border costs nothing, whatever the weights
+        if step >= plan.num_steps // 2 and prepared == epoch:  # so that the border costs nothing, whatever the weights
+            prepared = epoch + 1
             threading.Thread(target=plan.prepare, args=(epoch + 1,), daemon=True).start()
         epoch, step = next_position(epoch, step, plan.num_steps)
 

@@ -14,6 +14,7 @@ from cluster import door
 from cluster.scale import ScaleConfig
 from cluster.workers import report, run_on_workers
 from cluster.world import World, close_process_group, current_world, is_launched, open_process_group
+from loaders.agreement import TooManyGivenUp
 from loaders.batches import PretrainBatch
 from loaders.config import DataConfig
 from loaders.loader import PretrainLoader, open_pretrain_loader
@@ -81,7 +82,7 @@ def train(config: PretrainConfig) -> None:
     start = restore(newest, engine, loader) if newest else 0
     num_steps = config.epochs * loader.num_steps
     engine.train()
-    with loader, RunLog(config.run_dir, config.log, world, start, num_steps, "pretrain") as log:
+    with loader, RunLog(config.run_dir, config.log, world, start, num_steps, "pretrain", loader.given_up) as log:
         for step in range(start, num_steps):
             rates = set_rates(optimizer, rate_factor(config.optim, step, num_steps, loader.num_steps))
             began = time.perf_counter()
@@ -103,6 +104,11 @@ def train(config: PretrainConfig) -> None:
 
 def train_step(engine: Engine, batch: PretrainBatch) -> dict[str, float]:
     """One update on one global batch; gives the loss and its two parts, equal on every rank."""
+    if batch.global_size < 2:
+        raise TooManyGivenUp(
+            f"epoch {batch.epoch}, step {batch.step} has one image left, and a correlation needs 2 or more: repair the "
+            "shard set (`cxr verify`), or take a larger global_batch"
+        )
     result = engine(*batch.views, batch.global_size)
     engine.backward(result.loss)
     engine.step()

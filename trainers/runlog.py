@@ -36,11 +36,21 @@ class LogConfig:
 class RunLog:
     """The log of one run; writes on rank 0 only, is silent on the others. A context manager."""
 
-    def __init__(self, run: Path, config: LogConfig, world: World, start: int, num_steps: int, what: str) -> None:
+    def __init__(
+        self,
+        run: Path,
+        config: LogConfig,
+        world: World,
+        start: int,
+        num_steps: int,
+        what: str,
+        given_up: Sequence[GivenUp] = (),
+    ) -> None:
+        """`start`: steps done by earlier starts of the run. `given_up`: samples that they left out, and told of."""
         self._file = None
         self._events: Any = None
         self._progress: Progress | None = None
-        self._num_given_up = 0
+        self._num_given_up = len(given_up)
         if not world.is_main:
             return
         run.mkdir(parents=True, exist_ok=True)

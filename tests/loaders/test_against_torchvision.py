@@ -1,4 +1,8 @@
-"""What the reference's torchvision transforms do to a gray image, beside what ours do."""
+"""What the reference's torchvision transforms do to a gray image, beside what ours do.
+
+Ours are here the plain ones of `tests.references.views`, which test_pipeline holds the pipeline to; the pipeline itself
+meets torchvision in the last test alone.
+"""
 
 import cv2
 import numpy as np
@@ -9,6 +13,11 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
+from loaders.arguments import view_arguments
+from loaders.draws import draw_classify_view
+from loaders.options import PipelineOptions
+from loaders.pipeline import views_pipeline
+from loaders.views import ClassifyViewConfig, Interpolation
 from tests.references import views as plain
 
 Gray = npt.NDArray[np.uint8]
@@ -80,3 +89,24 @@ def test_rotation_and_shear_are_torchvision_s(rotate: float, shear: float) -> No
     inside = plain.affine(np.full_like(gray, 255), rotate, shear) == 255
     assert inside.mean() > 0.75
     assert gap[inside].max() <= 1
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "cubic"])
+def test_the_pipeline_s_crops_are_torchvision_s(interpolation: Interpolation) -> None:
+    """Inside: at the border of a crop our filter reaches on into the image, theirs ends there."""
+    images = [smooth(seed, 256) for seed in range(8)]
+    sizes_n2 = np.full((8, 2), 256)
+    config = ClassifyViewConfig(size_px=64, interpolation=interpolation)
+    view = draw_classify_view(config, 1, np.zeros(8, np.int64), np.arange(1, 9, dtype=np.uint64), sizes_n2)
+    arguments = view_arguments(config, [view], sizes_n2, sizes_n2, "cpu")
+    encoded = [np.asarray(cv2.imencode(".png", image)[1]).reshape(-1) for image in images]
+    found = torch.empty((8, 64, 64, 1), dtype=torch.uint8)
+    chunks = iter([(encoded, arguments)])
+    views_pipeline(config, lambda: next(chunks), PipelineOptions("cpu", 1, 8)).run([found])
+    way = InterpolationMode.BILINEAR if interpolation == "linear" else InterpolationMode.BICUBIC
+    for i, image in enumerate(images):
+        (top, left), (height, width) = view.window_start_n2[i].tolist(), view.window_size_n2[i].tolist()
+        wanted = tv.resized_crop(Image.fromarray(image), top, left, height, width, [64, 64], way)
+        wanted = tv.hflip(wanted) if view.flip_n[i] else wanted
+        gap = np.abs(found[i, :, :, 0].numpy().astype(int) - np.asarray(wanted))[4:-4, 4:-4]
+        assert gap.max() <= 1

@@ -1,15 +1,19 @@
+import contextlib
 import os
 import random
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from loaders.cache import Cache
 from loaders.counts import Counts
-from loaders.store import BadSampleError, StoreOptions
+from loaders.failures import BadSampleError
+from loaders.store import StoreOptions
 from tests.conftest import ROOT
 from tests.loaders.samples import NUM_TARS, as_bytes, digest, make_samples, make_tars, open_store, wanted
 
@@ -211,7 +215,7 @@ def test_a_folder_that_cannot_be_written_is_refused_at_the_start(tars: list[Path
         open_store(tars, StoreOptions(cache=tmp_path / "file" / "x"))
 
 
-def test_a_full_disk_means_going_on_without(tars: list[Path], tmp_path: Path) -> None:
+def test_a_full_disk_means_going_on_with_what_is_there(tars: list[Path], tmp_path: Path) -> None:
     """A disk that takes no file longer than 100 kB stands in for one that is full (tests/soak has a real one)."""
     line = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
@@ -222,8 +226,53 @@ def test_a_full_disk_means_going_on_without(tars: list[Path], tmp_path: Path) ->
         [sys.executable, "-c", line, *map(str, words)], cwd=ROOT, input="\n", capture_output=True, text=True, timeout=60
     )
     assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.count("cannot be written (File too large); going on without") == 1
+    assert ended.stderr.count("cannot be written (File too large); what it has is used") == 1
     assert "cache_unkept=0" not in ended.stdout
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """A folder below which nothing can be written from now on, by whoever opens a file: root needs a mount for it."""
+    if os.geteuid() != 0:
+        modes = {place: place.stat().st_mode for place in [folder, *folder.rglob("*")]}
+        try:
+            for place, mode in modes.items():
+                place.chmod(mode & ~0o222)
+            yield
+        finally:
+            for place, mode in modes.items():
+                place.chmod(mode)
+        return
+    if subprocess.run(["mount", "--bind", folder, folder], capture_output=True).returncode:
+        pytest.skip("root can write anywhere, and this container may not mount file systems")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.parametrize("when", ["at the start", "in mid-run"])
+def test_a_cache_that_cannot_be_written_serves_what_it_has(
+    tars: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], when: str
+) -> None:
+    folder = tmp_path / "cache"
+    samples, data = make_samples(tars, NUM_SAMPLES)
+    store = open_store(tars, StoreOptions(cache=folder))
+    store.submit(wanted(samples[:200])).result()
+    store.close()
+    store = open_store(tars, StoreOptions(cache=folder))
+    assert store._cache is not None
+    with read_only(folder):
+        if when == "at the start":  # where the folder is named, a store refuses to begin
+            store._cache.close()
+            store._cache = Cache(folder, tars, (), 1 << 30, 64)
+        for _ in range(2):
+            assert as_bytes(store.submit(wanted(samples)).result()) == data
+        counts = store.counters.snapshot()
+        assert (counts.cache_hits, counts.cache_misses, counts.cache_unkept) == (400, 200, 200)
+        store.close()  # cannot remove its file
+    assert capsys.readouterr().err.count("cannot be written (") == 1
 
 
 def test_nothing_to_keep_asks_for_no_folder(tars: list[Path], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ import torch
 from cluster.world import World
 from loaders.batches import DetectBatch, PretrainBatch
 from loaders.config import DataConfig
+from loaders.failures import BadSampleError, MissingShardError
 from loaders.loader import (
     open_classify_loader,
     open_classify_predict_loader,
@@ -20,7 +22,6 @@ from loaders.loader import (
     open_pretrain_loader,
 )
 from loaders.placement import boxes_to_original
-from loaders.store import BadSampleError, MissingShardError
 from loaders.views import ClassifyViewConfig, DetectViewConfig, PlainViewConfig, TwoViewConfig, WholeViewConfig
 from sharding.index import ShardSet
 from tests.loaders.conftest import NUM_BOXED, NUM_HEALTHY, NUM_TRAIN, NUM_VALID, draw
@@ -107,7 +108,8 @@ def test_a_resumed_run_goes_on_as_the_whole_one(
 
 def test_state_is_that_of_the_next_batch(shard_set: Path) -> None:
     with open_pretrain_loader(DataConfig(shards=(shard_set,)), VIEW, BATCH, 5, ALONE) as loader:
-        assert loader.state_dict() == {"epoch": 0, "step": 0, "given_up": []}
+        state = loader.state_dict()
+        assert state == {"epoch": 0, "step": 0, "plan": state["plan"], "given_up": []}
         for number in range(NUM_STEPS + 2):
             next(loader)
             assert loader.last_wait_seconds >= 0
@@ -121,6 +123,18 @@ def test_state_is_that_of_the_next_batch(shard_set: Path) -> None:
         assert [(batch.epoch, batch.step) for batch in loader.epoch()] == [(3, step) for step in range(1, NUM_STEPS)]
         with pytest.raises(ValueError, match="an epoch has 4 steps here"):
             loader.load_state_dict({"epoch": 0, "step": NUM_STEPS})
+        with pytest.raises(ValueError, match="no whole number step"):
+            loader.load_state_dict({"epoch": 0})
+        state = loader.state_dict()
+    data = DataConfig(shards=(shard_set,))
+    for changed, batch, seed in ((data, 7, 5), (data, BATCH, 6), (replace(data, splits=("valid",)), BATCH, 5)):
+        with (
+            open_pretrain_loader(changed, VIEW, batch, seed, ALONE) as loader,
+            pytest.raises(ValueError, match="other shards, splits, weights, seed or global batch"),
+        ):
+            loader.load_state_dict(state)
+    with open_pretrain_loader(data, VIEW, BATCH, 5, world(1, 3)) as loader:
+        loader.load_state_dict(state)
 
 
 def test_a_last_batch_is_kept_on_request(shard_set: Path) -> None:

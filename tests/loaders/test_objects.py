@@ -1,23 +1,28 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from concurrent.futures import CancelledError
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import boto3
 import pytest
 import torch
 
+from cluster import object_store
+from cluster.kept import default_cache
 from cluster.world import World
+from loaders.failures import BadSampleError, MissingShardError
 from loaders.loader import DataConfig, open_predict_loader
-from loaders.store import BadSampleError, MissingShardError, StoreOptions
+from loaders.store import StoreOptions
 from loaders.views import PlainViewConfig
 from tests.loaders.conftest import NUM_TRAIN
 from tests.loaders.samples import TAR_BYTES, as_bytes, make_samples, make_tars, open_store, wanted
+from tests.servers import Answer, give, refuse, server
 
-Answer = Callable[[BaseHTTPRequestHandler], None]
+__all__ = ["server"]
 
 
 @pytest.fixture
@@ -34,60 +39,6 @@ def urls(tars: list[Path], s3: str, tmp_path: Path) -> list[str]:
 
 def key_of(url: str) -> str:
     return url.removeprefix("s3://radiographs/")
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Answer]]:
-    """A server on this machine that S3 requests go to; it answers by the list's last function."""
-    answers: list[Answer] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *words: object) -> None:
-            pass
-
-        def do_GET(self) -> None:
-            answers[-1](self)
-
-        do_HEAD = do_GET
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
-        threading.Thread(target=served.serve_forever, daemon=True).start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{served.server_port}")
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        yield answers
-        served.shutdown()
-
-
-def refuse(status: int, code: str) -> Answer:
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        body = f"<Error><Code>{code}</Code><Message>told by the test</Message></Error>".encode()
-        request.send_response(status)
-        request.send_header("Content-Length", str(len(body)))
-        request.send_header("Content-Type", "application/xml")
-        request.end_headers()
-        if request.command != "HEAD":
-            request.wfile.write(body)
-
-    return answer
-
-
-def give(data: bytes) -> Answer:
-    def answer(request: BaseHTTPRequestHandler) -> None:
-        begin, end = 0, len(data)
-        span = request.headers.get("Range")
-        if span:
-            first, last = span.removeprefix("bytes=").split("-")
-            begin, end = int(first), int(last) + 1
-        request.send_response(206 if span else 200)
-        request.send_header("Content-Length", str(end - begin))
-        request.end_headers()
-        if request.command != "HEAD":
-            request.wfile.write(data[begin:end])
-
-    return answer
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
@@ -234,21 +185,73 @@ def test_a_store_that_comes_back_costs_only_time(
 
 
 def test_a_store_that_takes_and_never_answers_is_no_hang(tars: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_store, "SILENCE_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        store = open_store(["s3://bucket/s-000000.tar"], StoreOptions(cache_bytes=0, retry_seconds=1))
+        store = open_store(["s3://bucket/s-000000.tar"], StoreOptions(cache_bytes=0, retry_seconds=0.1))
         start = time.monotonic()
         with pytest.raises(MissingShardError, match=r"does not answer: .*tried for \d+ seconds"):
             store.submit(wanted(make_samples(tars[:1], 3)[0])).result()
-        assert time.monotonic() - start < 60
+        assert time.monotonic() - start < 30
         store.close()
 
 
+FAR_APART = [(0, number << 20, 1000, bytes(16)) for number in range(6)]
+"""Samples that are a request each."""
+
+
+@pytest.fixture
+def asked(server: list[Answer]) -> "Queue[float]":
+    """When a store was asked that refuses after a second, as one that does not answer does after several."""
+    times: Queue[float] = Queue()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        times.put(time.monotonic())
+        time.sleep(1)
+        refuse(400, "ExpiredToken")(request)
+
+    server.append(answer)
+    return times
+
+
+def test_requests_that_wait_for_one_attempt_share_its_failure(asked: "Queue[float]") -> None:
+    store = open_store(["s3://bucket/s-000000.tar"], StoreOptions(cache_bytes=0, retry_seconds=0))
+    for reading in [store.submit(wanted([sample])) for sample in FAR_APART]:
+        with pytest.raises(MissingShardError, match="the credentials have run out"):
+            reading.result()
+    assert asked.qsize() == 1
+    store.close()
+
+
+def test_closing_waits_for_one_attempt_and_begins_none(asked: "Queue[float]") -> None:
+    store = open_store(["s3://bucket/s-000000.tar"], StoreOptions(cache_bytes=0, retry_seconds=600))
+    reading = store.submit(wanted(FAR_APART))
+    asked.get(timeout=60)
+    start = time.monotonic()
+    store.close()
+    assert time.monotonic() - start < 5
+    assert asked.empty()
+    with pytest.raises((MissingShardError, CancelledError), match=r"its loader was closed|^$"):
+        reading.result()
+
+
 def test_closing_does_not_wait_for_a_store_that_is_away(server: list[Answer], tars: list[Path]) -> None:
-    server.append(refuse(503, "SlowDown"))
+    asked = threading.Event()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        refuse(503, "SlowDown")(request)
+        asked.set()
+
+    server.append(answer)
     store = open_store(["s3://bucket/s-000000.tar"], StoreOptions(cache_bytes=0, retry_seconds=600))
     store.submit(wanted(make_samples(tars[:1], 3)[0]))
-    time.sleep(4)
+    assert asked.wait(60)
     start = time.monotonic()
     store.close()
     assert time.monotonic() - start < 15
+
+
+def test_what_tests_cache_by_default_is_not_in_the_users_folder(
+    s3: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert default_cache().is_relative_to(tmp_path_factory.getbasetemp())

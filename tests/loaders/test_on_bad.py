@@ -3,18 +3,21 @@
 import logging
 import pickle
 import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from cluster.world import World
 from loaders.agreement import TooManyGivenUp, agree
 from loaders.config import DataConfig
+from loaders.failures import BadSampleError
 from loaders.loader import open_predict_loader, open_pretrain_loader
-from loaders.pipeline import CHUNK
-from loaders.store import BadSampleError
+from loaders.making import Making
+from loaders.options import CHUNK
+from loaders.store import Reading, Result
 from loaders.views import PlainViewConfig, TwoViewConfig
 from sharding.index import ShardSet
 from tests.loaders.conftest import NUM_TRAIN
@@ -59,18 +62,34 @@ def damage(path: Path, key: str, how: str) -> None:
                 file.write(b"\0" * (length - 30))
 
 
-@pytest.fixture(params=[True, False], ids=["told by digests", "told by the decoder"])
-def damaged(request: pytest.FixtureRequest, shard_set: Path, tmp_path: Path) -> Damaged:
-    """Three training images that cannot be used, two of them in one batch of the first epoch."""
-    copy = tmp_path / "copy"
+def damage_three(shard_set: Path, copy: Path, check_digests: bool) -> Damaged:
+    """A copy with three training images that cannot be used, two of them in one batch of the first epoch."""
     shutil.copytree(shard_set, copy)
-    data = DataConfig((copy,), shards_per_block=2, check_digests=request.param)
+    data = DataConfig((copy,), shards_per_block=2, check_digests=check_digests)
     with open_pretrain_loader(data, VIEW, BATCH, 5, ALONE) as loader:
         rows = [next(loader).rows.tolist() for _ in range(NUM_STEPS)]
         keys = [loader.selection.key_of(row) for row in (rows[1][2], rows[1][6], rows[3][0])]
-    for key, how in zip(keys, ("bytes" if request.param else "cut", "garbage", "cut"), strict=True):
+    for key, how in zip(keys, ("bytes" if check_digests else "cut", "garbage", "cut"), strict=True):
         damage(copy, key, how)
     return Damaged(data, replace(data, on_bad="skip"), tuple(keys))
+
+
+@pytest.fixture(scope="module")
+def by_digest(shard_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Damaged:
+    """Its digest tells of each."""
+    return damage_three(shard_set, tmp_path_factory.mktemp("damaged") / "copy", True)
+
+
+@pytest.fixture(scope="module")
+def by_decoder(shard_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Damaged:
+    """Only the decoder tells of them."""
+    return damage_three(shard_set, tmp_path_factory.mktemp("damaged") / "copy", False)
+
+
+@pytest.fixture(params=["by_digest", "by_decoder"])
+def damaged(request: pytest.FixtureRequest) -> Damaged:
+    found: Damaged = request.getfixturevalue(request.param)
+    return found
 
 
 def run(world: World, data: DataConfig, num: int, state: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -111,16 +130,61 @@ def test_the_run_goes_on_without_them(
     assert len([record for record in caplog.records if "left out from now on" in record.message]) == 3
 
 
-def test_ranks_agree(damaged: Damaged, tmp_path: Path) -> None:
-    alone = run(ALONE, damaged.skipping, NUM_STEPS + 2)
-    ranks = run_ranks(run, 3, tmp_path / "ranks", damaged.skipping, NUM_STEPS + 2)
-    together: Pixels = {}
-    for one in ranks:
-        assert one["sizes"] == alone["sizes"]
-        assert not together.keys() & one["pixels"].keys()
-        together |= one["pixels"]
-        assert [sorted(s["given_up"]) for s in one["states"]] == [sorted(s["given_up"]) for s in alone["states"]]
-    assert together == alone["pixels"]
+def test_ranks_agree_and_end_alike(by_digest: Damaged, by_decoder: Damaged, tmp_path: Path) -> None:
+    """Three ranks, of which one or two see a bad image, against one; and what ends them ends all of them."""
+    both = (by_digest.skipping, by_decoder.skipping)
+    ranks = run_ranks(runs_and_ends, 3, tmp_path / "ranks", both)
+    for number, data in enumerate(both):
+        alone = run(ALONE, data, NUM_STEPS + 2)
+        together: Pixels = {}
+        for found, *_ in ranks:
+            one = found[number]
+            assert one["sizes"] == alone["sizes"]
+            assert not together.keys() & one["pixels"].keys()
+            together |= one["pixels"]
+            assert [sorted(s["given_up"]) for s in one["states"]] == [sorted(s["given_up"]) for s in alone["states"]]
+        assert together == alone["pixels"]
+    ends = [end for _, end, _ in ranks]
+    assert ends[0] == ends[1] == ends[2]
+    assert "2 image(s) cannot be used, more than max_skipped = 1" in ends[0]
+    lone = [rows for *_, rows in ranks]
+    in_steps = [sum(len(rows[step]) for rows in lone) for step in range(NUM_TRAIN // 3)]
+    assert min(in_steps) < 3  # a rank had nothing in that step
+    assert sum(in_steps) == len({row for rows in lone for step in rows for row in step})
+    assert 3 * len(in_steps) - sum(in_steps) in (2, 3)  # the third may be the one image that no batch of three has
+
+
+def runs_and_ends(world: World, datas: tuple[DataConfig, ...]) -> tuple[list[dict[str, Any]], str, list[list[int]]]:
+    """What a rank saw of each set; what ended it where too many samples were given up; the rows of each step of an
+    epoch with one image a rank, where a rank may be left with none."""
+    found = [run(world, data, NUM_STEPS + 2) for data in datas]
+    with open_pretrain_loader(replace(datas[0], max_skipped=1), VIEW, BATCH, 5, world) as loader:
+        with pytest.raises(TooManyGivenUp) as raised:
+            list(loader.epoch())
+        step = loader.state_dict()["step"]
+        with pytest.raises(TooManyGivenUp):  # and it stays so
+            next(loader)
+        assert loader.state_dict()["step"] == step
+    with open_pretrain_loader(replace(datas[1], splits=("train",)), VIEW, world.size, 5, world) as loader:
+        rows = [batch.rows.tolist() for batch in loader.epoch()]
+    return found, str(raised.value), rows
+
+
+@pytest.mark.parametrize("on_bad", ["stop", "skip"])
+@pytest.mark.parametrize("check_digests", [True, False])
+def test_where_nothing_can_be_used_it_ends_at_once(
+    shard_set: Path, tmp_path: Path, on_bad: Literal["stop", "skip"], check_digests: bool
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(shard_set, copy)
+    for tar in copy.glob("*.tar"):
+        tar.write_bytes(b"\0" * tar.stat().st_size)
+    data = DataConfig((copy,), on_bad=on_bad, check_digests=check_digests, max_skipped=20)
+    with open_pretrain_loader(data, VIEW, BATCH, 5, ALONE) as loader:
+        error = BadSampleError if on_bad == "stop" else TooManyGivenUp
+        message = "none of the 8 images of epoch 0, step 0 can be used" if on_bad == "skip" else "sample 'image"
+        with pytest.raises(error, match=message):
+            next(loader)
 
 
 @pytest.mark.parametrize("at", [1, 2, NUM_STEPS + 1])
@@ -161,25 +225,48 @@ def test_prediction_stops_whatever_it_is_told(damaged: Damaged) -> None:
         list(loader)
 
 
-@pytest.mark.parametrize("damaged", [True], indirect=True)
-def test_all_ranks_end_alike(damaged: Damaged, tmp_path: Path) -> None:
-    """Where too many samples are given up, and where a rank has none left in a step."""
-    ends = run_ranks(end_twice, 2, tmp_path / "ranks", damaged.skipping)
-    assert ends[0] == ends[1]
-    assert "2 samples cannot be used, more than max_skipped = 1" in ends[0][0]
-    assert "none of the 1 images of rank" in ends[0][1]
+def test_one_image_in_two_places_counts_once(by_digest: Damaged) -> None:
+    """With a weight of 2 an epoch may hold it twice in one batch."""
+    data = replace(by_digest.skipping, weights=(2.0,), max_skipped=3)
+    with open_pretrain_loader(data, VIEW, 2 * NUM_TRAIN, 5, ALONE) as loader:
+        batch = next(loader)
+        assert batch.global_size == len(batch.rows) == 2 * NUM_TRAIN - 6
+        assert len(loader.given_up) == 3
 
 
-def end_twice(world: World, data: DataConfig) -> list[str]:
-    ends = []
-    for changed, batch in ((replace(data, max_skipped=1), BATCH), (data, 2)):
-        with (
-            open_pretrain_loader(changed, VIEW, batch, 5, world) as loader,
-            pytest.raises(TooManyGivenUp) as raised,
-        ):
-            list(loader.epoch())
-        ends.append(str(raised.value))
-    return ends
+def test_another_error_is_not_taken_for_a_bad_image(by_decoder: Damaged, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While DALI works at an image that does not decode, the next batch fails for a reason of its own."""
+    made = []
+
+    def fails(*given: Any, **named: Any) -> Making:
+        made.append(given)
+        if len(made) == 3:
+            raise MemoryError("no room for a batch")
+        return Making(*given, **named)
+
+    monkeypatch.setattr("loaders.stream.Making", fails)
+    with open_pretrain_loader(by_decoder.skipping, VIEW, BATCH, 5, ALONE) as loader:
+        for _ in range(2):
+            with pytest.raises(MemoryError, match="no room for a batch"):
+                list(loader.epoch())
+
+
+def test_waiting_for_bytes_is_no_work(shard_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Reading.result
+
+    def slowly(reading: Reading) -> list[Result]:
+        time.sleep(0.3)
+        return read(reading)
+
+    monkeypatch.setattr(Reading, "result", slowly)
+    with open_pretrain_loader(DataConfig((shard_set,)), VIEW, BATCH, 5, ALONE) as loader:
+        start = time.perf_counter()
+        for _ in range(NUM_STEPS):
+            next(loader)
+            told = loader.metrics()
+            assert told["decode_images_per_second"] > 0
+        waited = 0.3 * NUM_STEPS
+        assert 0 < loader._totals.work_seconds < time.perf_counter() - start - waited + 0.2
 
 
 def test_ranks_that_cannot_ask_each_other_are_told() -> None:

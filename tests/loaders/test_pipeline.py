@@ -1,5 +1,4 @@
 import dataclasses
-import resource
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -11,14 +10,8 @@ import torch
 
 from loaders.arguments import ViewsConfig, blur_weights, canvas_arguments, view_arguments
 from loaders.draws import draw_classify_view, draw_placement, draw_views, whole_view
-from loaders.pipeline import (
-    PipelineOptions,
-    PixelPipeline,
-    canvas_pipeline,
-    decode_failure,
-    probe,
-    views_pipeline,
-)
+from loaders.options import PipelineOptions
+from loaders.pipeline import PixelPipeline, canvas_pipeline, views_pipeline
 from loaders.views import (
     ClassifyViewConfig,
     DetectViewConfig,
@@ -232,39 +225,3 @@ def test_the_end_of_the_source_is_the_end(radiographs: tuple[list[Gray], list[Gr
     run(pipeline, 8, 64, 1)
     with pytest.raises(StopIteration):
         run(pipeline, 8, 64, 1)
-
-
-def test_a_sample_that_does_not_decode_is_told(radiographs: tuple[list[Gray], list[Gray]]) -> None:
-    images, encoded = radiographs
-    height, width = images[0].shape
-    assert decode_failure(encoded[0], "cpu", (height, width)) is None
-    garbage = np.frombuffer(b"this is no picture at all", np.uint8)
-    for damaged, told in (
-        (garbage, "header cannot be read"),
-        (np.empty(0, np.uint8), "empty"),
-        (encoded[0][:40], "header cannot be read"),
-        (encoded[0][: len(encoded[0]) // 2], "cannot be decoded (Failed to decode"),
-    ):
-        reason = decode_failure(damaged, "cpu", (height, width))
-        assert reason is not None
-        assert told in reason
-        assert "\n" not in reason
-    assert "the index" in str(decode_failure(encoded[0], "cpu", (height, width + 1)))
-
-
-def test_a_huge_header_is_refused_before_memory_is_taken(radiographs: tuple[list[Gray], list[Gray]]) -> None:
-    _, encoded = radiographs
-    huge = encoded[0].copy()
-    data = huge.tobytes()
-    frame = data.index(b"\xff\xc0")  # marker, length, precision, then height and width
-    huge[frame + 5 : frame + 9] = np.frombuffer((30_000).to_bytes(2, "big") * 2, np.uint8)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert "30000 x 30000" in str(decode_failure(huge, "cpu"))
-    assert "30000 x 30000" in str(decode_failure(huge, "cpu", (512, 512)))
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB; the image would take 900,000
-
-
-def test_probe_answers_for_every_device() -> None:
-    answers = probe()
-    assert answers[0] == ("cpu", None)
-    assert len(answers) == 1 + torch.cuda.device_count()

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loaders.selection import at_level, covering_level, select
+from loaders.levels import at_level, covering_level
+from loaders.selection import select
 from loaders.strata import stratify
 from sharding import build
 from sharding.folder import FolderConfig
@@ -125,6 +126,20 @@ def test_a_smaller_choice_lies_within_a_larger_one(shard_set: Path) -> None:
     assert list(map(len, choices)) == [5, 20, NUM_TRAIN]
     assert set(choices[0]) < set(choices[1]) < set(choices[2])
     assert all(sorted(choice) == choice for choice in choices)
+
+
+def test_a_choice_is_exact_where_sets_share_images(
+    shard_set: Path, make_set: Callable[[str, range, tuple[int, ...]], Path]
+) -> None:
+    """An image that both have ties with itself: the first set's comes first."""
+    other = make_set("again", range(3, 15), (96,))
+    whole = select([shard_set, other], ("train",), None, True, 0)
+    assert len(np.unique(whole.digests_N)) == NUM_TRAIN
+    order = sorted(range(NUM_TRAIN + 12), key=lambda place: (int(whole.digests_N[place]), place))
+    for number in range(1, NUM_TRAIN + 13):
+        chosen = select([shard_set, other], ("train",), None, True, number)
+        assert chosen.rows_N.tolist() == sorted(whole.rows_N[order[:number]].tolist())
+        assert sum(chosen.num_samples) == len(chosen.digests_N) == number
 
 
 def test_nothing_left_names_what_there_is(shard_set: Path) -> None:

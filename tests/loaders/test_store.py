@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loaders.store import BadSampleError, MissingShardError, Result, Store, StoreOptions, Wanted
+from loaders.failures import BadSampleError, MissingShardError
+from loaders.store import Result, Store, StoreOptions, Wanted
 from tests.loaders.samples import TAR_BYTES, Sample, digest, make_samples, make_tars, open_store, wanted
 
 

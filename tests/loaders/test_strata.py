@@ -65,6 +65,8 @@ def test_what_weighs_nothing_differently_has_no_strata() -> None:
         ((1.0, -2.0), 0.0, "-2.0 must be"),
         ((1.0, math.nan), 0.0, "nan must be"),
         ((math.inf, 1.0), 0.0, "inf must be"),
+        ((1.0, 1e6), 0.0, "1000000.0 must be at most 1,000.*lower all weights alike"),
+        ((1000.1, 1.0), 0.0, "1000.1 must be at most 1,000"),
         ((), 1.5, "repeat_threshold = 1.5"),
         ((), -0.1, "repeat_threshold = -0.1"),
         ((), math.nan, "repeat_threshold = nan"),
@@ -75,3 +77,33 @@ def test_nonsense_is_refused(weights: tuple[float, ...], threshold: float, messa
         check_weights(2, weights, threshold)
     with pytest.raises(ValueError, match=message):
         stratify([4, 6], weights, SOME, threshold)
+
+
+def test_the_largest_weight_is_taken() -> None:
+    strata = stratify([4, 6], (1000.0, 1.0), None, 0)
+    assert strata is not None
+    assert strata.weights == (1000.0, 1.0)
+
+
+def every_finding_rarer(num_findings: int) -> Findings:
+    """Finding number i in 1 + i of the images, one an image: each has a factor of its own."""
+    number = np.repeat(np.arange(num_findings, dtype=np.int16), np.arange(1, num_findings + 1))
+    ends = np.arange(1, len(number) + 1)
+    return Findings(tuple(map(str, range(num_findings))), np.ones(len(number), np.bool_), ends, number)
+
+
+@pytest.mark.parametrize(("num_sets", "refused"), [(256, False), (257, True)])
+def test_more_strata_than_can_be_numbered_are_refused(num_sets: int, refused: bool) -> None:
+    found = every_finding_rarer(255)  # and the factor 1 of no finding, 256
+    num_samples = [127] * num_sets
+    num_samples[-1] += len(found.ends_N) - sum(num_samples)
+    weights = tuple(2.0 + number for number in range(num_sets))
+    if refused:
+        with pytest.raises(ValueError, match=r"257 shard sets with 256 repeat factors .* more than 65,536"):
+            stratify(num_samples, weights, found, 1.0)
+        return
+    strata = stratify(num_samples, weights, found, 1.0)
+    assert strata is not None
+    factors = repeat_factors(found, 1.0)[found.number_V]
+    wanted = np.repeat(weights, num_samples) * factors
+    assert np.array(strata.weights)[strata.number_N].tolist() == pytest.approx(wanted.tolist())

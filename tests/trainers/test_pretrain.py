@@ -199,6 +199,11 @@ def test_a_bad_image_stops_the_run_and_the_same_command_with_skip_goes_on(
     (event,) = read_metrics(run, "event")
     assert (event["event"], event["num"]) == ("samples left out", 1)
     assert read_metrics(run, "train")[-1]["num_given_up"] == 1
+    shutil.rmtree(found.path)
+    again = cxr("pretrain", *words(run, shards), "--data.on_bad", "skip")
+    assert again.returncode == 0, again.stderr
+    assert read_metrics(run, "event") == [event]  # an earlier start told of it
+    assert read_metrics(run, "train")[-1]["num_given_up"] == 1
 
 
 def test_a_run_of_another_config_is_left_untouched(cxr: Cxr, whole: Path, vindr_set: Path) -> None:

@@ -109,6 +109,9 @@ class Pyramid(nn.Module):
         return list(levels.values())
 
 
+LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
+
+
 class Detector(nn.Module):
     """Images -> four losses in training, detections otherwise."""
 
@@ -197,6 +200,8 @@ class Detector(nn.Module):
         [K, 4] per image, canvas px; findings: int64 [K] from 0. seeds_B: int64, decides what the samplers draw
         (default: from torch's generator). Detections: boxes [K, 4] canvas px, findings [K], scores [K] in 0..1.
         """
+        if self.training and not len(images_BHW1):
+            return self._no_losses(self.prepare(images_BHW1, sizes_B2))
         maps = self.backbone(self.prepare(images_BHW1, sizes_B2))
         proposals_BP4, real_BP, logits_BN, offsets_BN4 = self.rpn(maps, sizes_B2)
         pooled = [m for m, stride in zip(maps, self.config.strides_px, strict=True) if stride in STAGE_STRIDES_PX]
@@ -210,9 +215,11 @@ class Detector(nn.Module):
             seeds_B = torch.randint(1 << 62, (len(boxes),), device=images_BHW1.device)
         objectness, rough = self.rpn.losses(maps, logits_BN, offsets_BN4, sizes_B2, boxes_BM4, valid_BM, seeds_B)
         named, exact = self.roi_heads.losses(pooled, proposals_BP4, real_BP, boxes_BM4, findings_BM, valid_BM, ~seeds_B)
-        return {
-            "loss_objectness": objectness,
-            "loss_rpn_box_reg": rough,
-            "loss_classifier": named,
-            "loss_box_reg": exact,
-        }
+        return dict(zip(LOSSES, (objectness, rough, named, exact), strict=True))
+
+    def _no_losses(self, images_0CHW: Tensor) -> dict[str, Tensor]:
+        """Losses of 0 for a rank whose share is empty: it takes part in global batch norms, and its gradients are 0."""
+        stages = self.backbone.body.stages(images_0CHW)
+        weights = [weight for weight in self.parameters() if weight.requires_grad]
+        nothing = torch.stack([part.sum() * 0 for part in (*stages, *weights)]).sum()
+        return dict.fromkeys(LOSSES, nothing)

@@ -45,7 +45,7 @@ class _GlobalNorm(torch.autograd.Function):
         axes = [0, *range(2, x.ndim)]
         x = x if x.dtype == torch.float64 else x.float()
         count = x.numel() // x.shape[1]
-        mean_C = x.mean(axes)
+        mean_C = x.mean(axes) if count else x.new_zeros(x.shape[1])
         m2_C = (x - _wide(mean_C, x)).square().sum(axes)
         mine = torch.cat([mean_C, m2_C, mean_C.new_tensor([float(count)])])
         parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
