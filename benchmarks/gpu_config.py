@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from benchmarks.session import BenchConfig
 from trainers.models.barlow_twins import BarlowTwinsConfig
@@ -34,11 +35,13 @@ class GpuBenchConfig(BenchConfig):
     loads: tuple[float, ...] = (0.0, 0.35, 0.65, 0.9, 1.0)
     """Values of hw_decoder_load, the share of a batch that the hardware decoder is given."""
     steps: int = 20
-    """Training steps of a turn."""
+    """Training steps of a turn, at least 2."""
     encoder: EncoderConfig = field(default_factory=lambda: EncoderConfig(channels=1))
     """The network of the training steps."""
     model: BarlowTwinsConfig = field(default_factory=BarlowTwinsConfig)
     """Its projector and loss."""
+    forms: tuple[Literal["full", "half"], ...] = ("full", "half")
+    """What is read: JPEG at side_px, at a half of it."""
     source: Path | None = None
     """Folder of your own radiographs, PNG and JPEG; none: drawn ones."""
 
@@ -48,13 +51,15 @@ class GpuBenchConfig(BenchConfig):
             raise ValueError(f"device: {self.device!r} is neither cuda:NUMBER nor cpu")
         if not 0 < self.seconds <= 600:
             raise ValueError(f"seconds: {self.seconds} is not above 0 and up to 600")
-        for name in ("batch", "num_threads", "steps", "size_px"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is below 1")
+        for name, few in (("batch", 1), ("num_threads", 1), ("steps", 2), ("size_px", 1)):
+            if getattr(self, name) < few:
+                raise ValueError(f"{name}: {getattr(self, name)} is below {few}")
         least = max(16, self.batch)
         if self.num_images < least:
             raise ValueError(f"num_images: {self.num_images} is below {least}: 16 are needed, and a batch")
         if not self.loads or not all(0 <= load <= 1 for load in self.loads):
             raise ValueError(f"loads: {self.loads}: one at least, each from 0 to 1")
+        if not self.forms:
+            raise ValueError("forms is empty: name at least one of full, half")
         if self.source is not None and not self.source.is_dir():
             raise ValueError(f"source: {self.source} is not a folder")

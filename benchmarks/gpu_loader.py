@@ -26,6 +26,8 @@ from trainers.optim import OptimConfig, build_optimizer
 
 WARM_STEPS = 4
 """Batches before a turn's clock starts: what was finished ahead is used up."""
+MOST_READY = 64
+"""Batches taken, at most, until one has to be waited for: a loader with more of them ready is no hindrance."""
 PYTHON_SHARE, STEP_RATIO = 0.01, 1.02
 """Asked: the loader's Python in the training thread, as a share of a step; a step with real data over one without."""
 
@@ -78,8 +80,9 @@ def training_steps(config: GpuBenchConfig, work: Path) -> Iterator[Grid]:
         with _open(config, source, {}) as loader:
             still = next(loader)
             for number in range(config.rounds + 1):
-                same = training.run(partial(_again, still), config.steps)
-                fresh = training.run(partial(next, loader), config.steps)
+                same = training.run(partial(_again, still), partial(_again, still), config.steps)
+                use_up = partial(take_ready, loader, same.step_seconds / 10)
+                fresh = training.run(use_up, partial(next, loader), config.steps)
                 if number:
                     fixed.append(same.step_seconds)
                     real.append(fresh.step_seconds)
@@ -104,7 +107,8 @@ def training_steps(config: GpuBenchConfig, work: Path) -> Iterator[Grid]:
         )
     note = (
         f"{config.encoder.name}, {config.batch} images of two views of {config.size_px}, bf16 autocast, channels_last, "
-        f"LARS, {config.steps} steps a turn; median over {config.rounds} rounds. Python: CPU time of the training "
+        f"LARS, {config.steps} steps a turn; median over {config.rounds} rounds. Before a turn with real data the "
+        "batches that were made meanwhile are taken, until one has to be waited for. Python: CPU time of the training "
         "thread inside the loader's next()."
     )
     headings = ("source", "images/s", "synthetic, ms", "real, ms", "real over synthetic", "range", "loader's Python")
@@ -131,18 +135,20 @@ class Training:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.model, OptimConfig(), config.batch)
 
-    def run(self, give: Callable[[], PretrainBatch], steps: int) -> Turn:
-        """Some steps with the batches that `give` gives, one more before the clock starts."""
-        self._step(give())
+    def run(self, begin: Callable[[], PretrainBatch], give: Callable[[], PretrainBatch], steps: int) -> Turn:
+        """Some steps, two at least: the first with what `begin` gives before the clock starts, the others with what
+        `give` gives."""
+        batch = begin()
         self._wait()
         python, began = 0.0, time.perf_counter()
-        for _ in range(steps):
+        for _ in range(steps - 1):
+            self._step(batch)
             inside = time.thread_time()
             batch = give()
             python += time.thread_time() - inside
-            self._step(batch)
+        self._step(batch)
         self._wait()
-        return Turn((time.perf_counter() - began) / steps, python / steps)
+        return Turn((time.perf_counter() - began) / steps, python / (steps - 1))
 
     def _step(self, batch: PretrainBatch) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -154,6 +160,18 @@ class Training:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def take_ready(loader: Loader[PretrainBatch], patience: float) -> PretrainBatch:
+    """Takes batches until one had to be waited for longer than so many seconds, and gives that one.
+
+    Nothing is ready then: from here on a step takes as long as the loader takes for a batch, or longer.
+    """
+    for _ in range(MOST_READY):
+        batch = next(loader)
+        if loader.last_wait_seconds > patience:
+            break
+    return batch
 
 
 def _turn(config: GpuBenchConfig, source: Source, load: float) -> tuple[float, float | None]:
@@ -175,7 +193,8 @@ def _open(config: GpuBenchConfig, source: Source, more: dict[str, float]) -> Loa
 
 
 def _sources(config: GpuBenchConfig, work: Path) -> list[Source]:
-    return make_sources(work, Images(config.num_images, config.side_px, config.seed, config.source))[1:3]
+    _, full, half, _ = make_sources(work, Images(config.num_images, config.side_px, config.seed, config.source))
+    return [{"full": full, "half": half}[form] for form in config.forms]
 
 
 def _again(batch: PretrainBatch) -> PretrainBatch:

@@ -85,9 +85,9 @@ def ways_of(source: Source, png: Source, means: Means) -> list[Way]:
     opencv = _peer("webdata", {**shared, "way": "opencv"}, PEERS_PYTHON)
     found.append(Way("webdataset + OpenCV", opencv, None, note="other pixels: not antialiased", images=number))
     chunks = {**shared, "source": str(source.files), "repeat": REPEAT}
-    for name, module, images in (("litdata", "lit", REPEAT * number), ("mosaicml-streaming", "mosaic", number)):
+    for name, module in (("litdata", "lit"), ("mosaicml-streaming", "mosaic")):
         about = {**chunks, "chunks": str(source.files.with_name(f"{source.files.name}-{module}"))}
-        found.append(Way(f"{name} + torchvision v2, cubic", _peer(module, about, PEERS_PYTHON), "cubic", images=images))
+        found.append(Way(f"{name} + torchvision v2, cubic", _peer(module, about, PEERS_PYTHON), "cubic", images=number))
     found.append(decoder(source, means))
     return found
 

@@ -16,8 +16,11 @@ PACE_SECONDS = 0.4
 """What the user of a batch takes for it, as a training step would."""
 
 
-def borders_grid(source: Source, means: Means, work: Path, pace: float = PACE_SECONDS) -> Grid:
-    """Step times of three epochs, from one batch to the next: within the epochs, and over their borders."""
+def borders_grid(source: Source, means: Means, work: Path, pace: float = PACE_SECONDS, peers: int = 2) -> Grid:
+    """Step times of three epochs, from one batch to the next: within the epochs, and over their borders.
+
+    `peers`: how many ways stand beside this loader.
+    """
     batch = min(means.batch, source.number // 4)
     steps = source.number // batch
     about = {
@@ -35,7 +38,7 @@ def borders_grid(source: Source, means: Means, work: Path, pace: float = PACE_SE
         "the reference's DataLoader": Program("benchmarks.peers.loose", {**about, "persistent": False}),
         "the same with persistent_workers": Program("benchmarks.peers.loose", {**about, "persistent": True}),
     }
-    lines = [(name, *_line(program, work, steps, pace)) for name, program in programs.items()]
+    lines = [(name, *_line(program, work, steps, pace)) for name, program in list(programs.items())[: 1 + peers]]
     note = (
         f"{source.name}, batches of {batch}, {EPOCHS} epochs of {steps} steps, {1000 * pace:.0f} ms of pretended "
         "training a step; milliseconds from one batch to the next. A border is the step from an epoch's last batch to "

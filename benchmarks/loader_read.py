@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.peers.serve import About, Batch, serve
+from loaders.failures import BadSampleError
 from loaders.selection import Selection, select
-from loaders.store import BadSampleError, Reading, Store, StoreOptions, Wanted
+from loaders.store import Reading, Store, StoreOptions, Wanted
 
 AHEAD = 2
 """Batches that are being read while one is used."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,25 @@ from benchmarks.harness import Table
 from benchmarks.loader_arms import Filter, Means, Way, decoder, open_table, ours
 from benchmarks.loader_sets import Source
 
-WHOLE = "the whole loader"
+CROPS, WHOLE = "read, decode, crop, resize", "the whole loader"
 OFF: dict[str, Any] = {"jitter": 0.0, "blur": [0.0, 0.0], "solarize": [0.0, 0.0]}
+STAGES: dict[str, dict[str, Any]] = {
+    CROPS: OFF,
+    "+ brightness, contrast": {name: OFF[name] for name in ("blur", "solarize")},
+    "+ blur": {"solarize": OFF["solarize"]},
+    WHOLE: {},
+}
+"""Fields of the view's config, by stage; each does the work of the one before it and some more."""
 
 
-def stages_table(source: Source, means: Means, work: Path, missing: list[str], kind: Filter = "cubic") -> Table:
+def stages_table(
+    source: Source,
+    means: Means,
+    work: Path,
+    missing: list[str],
+    kind: Filter = "cubic",
+    stages: Mapping[str, dict[str, Any]] = STAGES,
+) -> Table:
     """Reading alone, decoding alone, then the loader with a resize, with brightness and contrast, with blur, with all.
 
     Each line does the work of the one before it and some more, from "read, decode, crop, resize" on. The
@@ -25,16 +40,10 @@ def stages_table(source: Source, means: Means, work: Path, missing: list[str], k
         "benchmarks.loader_read",
         {"shards": [str(source.shards)], "batch": means.batch, "seed": means.seed, "threads": means.num_threads},
     )
-    stages: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("read, decode, crop, resize", OFF),
-        ("+ brightness, contrast", {name: OFF[name] for name in ("blur", "solarize")}),
-        ("+ blur", {"solarize": OFF["solarize"]}),
-        (WHOLE, {}),
-    )
     ways = [
         Way("read alone", read, None, ours=True, note="digests checked", images=source.number),
         decoder(source, means),
     ]
-    for name, view in stages:
+    for name, view in stages.items():
         ways.append(dataclasses.replace(ours(source.shards, kind, means, view=view, images=source.number), name=name))
     return open_table(f"Where the time goes, {source.name}, {kind}", ways, WHOLE, means, work, missing)

@@ -20,11 +20,12 @@ from benchmarks.loader_read import wanted_of
 from benchmarks.usage import peak_bytes
 from cluster.world import World
 from loaders.config import DataConfig
+from loaders.failures import BadSampleError
 from loaders.loader import open_pretrain_loader
-from loaders.pipeline import PipelineOptions
+from loaders.options import PipelineOptions
 from loaders.plan import Plan
 from loaders.selection import Selection, select
-from loaders.store import BadSampleError, Store, StoreOptions
+from loaders.store import Store, StoreOptions
 from loaders.tasks import planned, pretrain_task
 from loaders.views import TwoViewConfig
 
@@ -46,14 +47,19 @@ def start(about: dict[str, Any]) -> dict[str, float]:
 
 
 def steps(about: dict[str, Any]) -> dict[str, float]:
-    """Plans global batches with all their parameters, half of them in a second epoch; reads some of their images."""
+    """Plans global batches with all their parameters, half of them in a second epoch, with the arrays that a GPU's
+    pipeline takes and with those of a CPU's; reads some of their images."""
     selection = select([Path(about["shards"])], ("train",), None, True, 0)
     size, seed, world = min(about["plan_batch"], len(selection.rows_N)), about["seed"], World(0, 1, 0, "cpu")
     plan = Plan(selection.digests_N, selection.levels[0].shard_N, seed, size, True, 8)
     pick = partial(planned, plan, world)
-    task = pretrain_task(selection, TwoViewConfig(), seed, pick, PipelineOptions("cpu", 1, 1))
+    gpu, processor = (  # what is prepared for a GPU needs none
+        pretrain_task(selection, TwoViewConfig(), seed, pick, PipelineOptions(device, 1, 1))
+        for device in ("cuda:0", "cpu")
+    )
     half = about["steps"] // 2
     took: list[float] = []
+    on_cpu: list[float] = []
     picking: list[float] = []
     cpu: list[float] = []
     places: list[npt.NDArray[np.int64]] = []
@@ -63,9 +69,12 @@ def steps(about: dict[str, Any]) -> dict[str, float]:
             began, cpu_began = time.perf_counter(), time.thread_time()
             picked = next(picks)
             picking.append(time.perf_counter() - began)
-            task.prepare(picked)
+            gpu.prepare(picked)
             took.append(time.perf_counter() - began)
             cpu.append(time.thread_time() - cpu_began)
+            began = time.perf_counter()
+            processor.prepare(picked)
+            on_cpu.append(picking[-1] + time.perf_counter() - began)
             places.append(picked.positions_n[: about["read_batch"]])
     read = reads(selection, places[:20])
     inside = took[1:half] + took[half + 1 :]
@@ -73,6 +82,7 @@ def steps(about: dict[str, Any]) -> dict[str, float]:
         "plan_first_seconds": took[0],
         "plan_seconds": float(np.median(inside)),
         "plan_cpu_seconds": float(np.median(cpu)),
+        "plan_for_cpu_seconds": float(np.median(on_cpu)),
         "plan_rows_seconds": float(np.median(picking)),
         "plan_epoch_seconds": took[half],
         "plan_worst_seconds": max(inside),

@@ -22,7 +22,9 @@ import pyarrow.parquet as pq
 from cluster.progress import Progress
 from sharding.build import run
 from sharding.folder import FolderConfig
-from sharding.index import INDEX, INDEX_SCHEMA, LEVEL_TYPE, MANIFEST, ShardSet, shard_name
+from sharding.index import ShardSet
+from sharding.manifest import INDEX, MANIFEST, shard_name
+from sharding.schema import INDEX_SCHEMA, LEVEL_TYPE
 
 PER_TAR = 1000
 """Images of a tar."""

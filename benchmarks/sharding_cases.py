@@ -20,7 +20,7 @@ from sharding.decoders import decoders_of
 from sharding.dicom import read_dicom
 from sharding.folder import FolderConfig, read_folder
 from sharding.image import read_image
-from sharding.index import partial_directory
+from sharding.manifest import partial_directory
 from sharding.pixels import Gray, Rendering, shrink
 from sharding.sample import SourceImage
 from sharding.writer import write_shard
