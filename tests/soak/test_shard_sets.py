@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sharding.index import MANIFEST, ShardSet, partial_directory
+from sharding.index import ShardSet
+from sharding.manifest import MANIFEST, partial_directory
 from tests.conftest import Cxr
 from tests.soak.test_kills import digests, kill_some_times
 from tests.soak.test_nodes import Nodes, nodes
