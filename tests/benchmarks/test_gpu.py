@@ -1,6 +1,7 @@
 """What needs a GPU runs on the processor too, at a tiny size, so that it is known to run."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,16 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("gpu")
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch's threads wait in loops, which takes tiny operators long on cores that others use too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("part", gpu.PARTS, ids=lambda part: str(part.__name__))
 def test_a_part_gives_tables(part: gpu.Part, work: Path) -> None:
     grids = list(part(TINY, work))
