@@ -71,6 +71,8 @@ def enter(prog: str, config_type: type[C], run: Callable[[C], None], argv: Seque
 
     def end(number: int, frame: FrameType | None) -> None:
         terminations.append(number)
+        if len(terminations) > 1:  # launchers send it again and again; what is being ended is not interrupted
+            return
         raise KeyboardInterrupt  # libraries let this one through, and SystemExit not always
 
     if threading.current_thread() is threading.main_thread():
