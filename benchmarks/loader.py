@@ -45,7 +45,7 @@ class LoaderBenchConfig(BenchConfig):
     """Height and width of the largest form; the others are a half and a quarter of it."""
     size_px: int = 224
     """Height and width of a view."""
-    batch: int = 32
+    batch: int = 64
     """Images of a batch."""
     num_threads: int = 0
     """This loader's threads; 0 is one for each core. The peers have one worker process for each core."""
