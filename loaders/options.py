@@ -10,8 +10,8 @@ CHUNK = {"cpu": 64, "cuda": 128}
 """Samples worked on at a time on each kind of device, at most.
 
 On two cores 8 to 64 cost the same CPU time to 4 %, but an operator waits for its last sample: at 512 pixels chunks of
-16, 32, 64 and 96 gave 515, 615, 728 and 741 images/s. More than 64 is left for the memory's sake. A GPU's decoders take a
-batch at once, so theirs is larger: 128 images of 1024 x 1024 are 128 MiB. Not measured on a GPU."""
+16, 32, 64 and 96 gave 515, 615, 728 and 741 images/s. More than 64 is left for the memory's sake. A GPU's decoders take
+a batch at once, so theirs is larger: 128 images of 1024 x 1024 are 128 MiB. Not measured on a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
