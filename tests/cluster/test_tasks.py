@@ -73,7 +73,8 @@ def test_negative_is_refused() -> None:
 
 def test_interrupted_nothing_stays_behind(tmp_path: Path) -> None:
     program = (
-        "from cluster.tasks import map_tasks; from tests.cluster.work_for_tasks import wait_for_ever\n"
+        "import signal; from cluster.tasks import map_tasks; from tests.cluster.work_for_tasks import wait_for_ever\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it\n"
         "if __name__ == '__main__': list(map_tasks(wait_for_ever, range(9), 2))"
     )
     script = tmp_path / "program.py"
