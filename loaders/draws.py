@@ -96,23 +96,6 @@ def whole_view(sizes_n2: npt.NDArray[np.integer[Any]]) -> ViewParameters:
     return _unchanged(np.zeros(sizes_n2.shape, np.int32), sizes_n2.astype(np.int32), np.zeros(len(sizes_n2), bool))
 
 
-def draw_crop(
-    area: tuple[float, float],
-    aspect: tuple[float, float],
-    seed: int,
-    visits_n: npt.NDArray[np.int64],
-    digests_n: npt.NDArray[np.uint64],
-    sizes_n2: npt.NDArray[np.integer[Any]],
-    stream: int,
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Crops by the law of torchvision's RandomResizedCrop: starts (y, x) and sizes (height, width), int32 [n, 2] each.
-
-    Area and log aspect are uniform; up to ten tries until the crop fits into the image, which is then placed uniformly.
-    After that: the largest central crop within `aspect`.
-    """
-    return _crops(area, aspect, states(seed, visits_n, digests_n, stream), *sizes_n2.T.astype(np.float32))
-
-
 def draw_placement(
     config: DetectViewConfig,
     seed: int,

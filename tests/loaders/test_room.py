@@ -172,7 +172,10 @@ def test_a_run_is_registered_while_others_look_at_its_file(tmp_path: Path) -> No
         thread.start()
     try:
         for _ in range(100):
-            Room(tmp_path, ["a"], 1 << 20, never).close()
+            room = Room(tmp_path, ["a"], 1 << 20, never)
+            assert len([path for path in (tmp_path / "runs").iterdir() if not path.name.startswith(".")]) == 1
+            room.close()
+            assert not [path for path in (tmp_path / "runs").iterdir() if not path.name.startswith(".")]
     finally:
         ended.set()
         for thread in threads:
