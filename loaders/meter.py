@@ -18,7 +18,7 @@ class Totals:
         self.images = 0
         """Images that became pixels on this rank."""
         self.work_seconds = 0.0
-        """Time in which the loader was neither waiting for bytes nor for someone to take a batch."""
+        """Time in which the loader was not waiting for someone to take a batch: reading, decoding, augmenting."""
         self._store: Store | None = None
         self._before = Counts()
 
@@ -61,7 +61,8 @@ def between(before: Mark, now: Mark) -> dict[str, float]:
     """Of the steps between two marks: what the run's log says of them. Only of this rank.
 
     data_wait_seconds: mean time a step waited for its batch. decode_images_per_second: images made over the time in
-    which the loader worked at them: what it could give, not what was asked of it. read_bytes: encoded bytes that were
+    which the loader read and decoded, that is, did not wait for someone to take a batch: what it could give. DALI works
+    a chunk or two ahead while it waits, which counts for nothing. read_bytes: encoded bytes that were
     read, per step; fetched_bytes: asked of the source behind a cache. cache_hit_share: images found in the cache,
     0 to 1; cache_unkept: images for which it had no room. These three only where there is a cache.
     """

@@ -5,7 +5,6 @@ Shapes: n samples of this rank's share, m of a chunk, B samples of a global batc
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
@@ -98,7 +97,7 @@ def stream(
     opened = Store(selection.shards, selection.key_of, means.store, selection.shard_digests)
     with closing(opened) as store, totals.reading(store):
         shares = _read_ahead(task, selection, position, store, means, given_up)
-        upcoming = _chunks(shares, task, means, lane, begun, totals)
+        upcoming = _chunks(shares, task, means, lane, begun)
 
         def source() -> tuple[list[npt.NDArray[np.uint8]], Arguments]:
             nonlocal ended
@@ -186,13 +185,10 @@ def _chunks(
     means: Means,
     lane: Lane,
     begun: deque[Making],
-    totals: Totals,
 ) -> Iterator[Chunk]:
     """The shares, which come to stand in `begun`, in chunks; one without a sample gives an empty chunk."""
     for share, reading in shares:
-        start = time.perf_counter()
         read = reading.result()
-        totals.work_seconds -= time.perf_counter() - start  # waiting is no work, and this runs within the pipeline's
         lost = {number: one for number, one in enumerate(read) if isinstance(one, BadSampleError)}
         num = len(share) - len(lost)
         shape = (num, task.output_px, task.output_px, 1)

@@ -251,7 +251,7 @@ def test_another_error_is_not_taken_for_a_bad_image(by_decoder: Damaged, monkeyp
                 list(loader.epoch())
 
 
-def test_waiting_for_bytes_is_no_work(shard_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_disk_shows_in_what_the_loader_could_give(shard_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = Reading.result
 
     def slowly(reading: Reading) -> list[Result]:
@@ -260,13 +260,9 @@ def test_waiting_for_bytes_is_no_work(shard_set: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Reading, "result", slowly)
     with open_pretrain_loader(DataConfig((shard_set,)), VIEW, BATCH, 5, ALONE) as loader:
-        start = time.perf_counter()
-        for _ in range(NUM_STEPS):
+        for _ in range(3 * NUM_STEPS):
             next(loader)
-            told = loader.metrics()
-            assert told["decode_images_per_second"] > 0
-        waited = 0.3 * NUM_STEPS
-        assert 0 < loader._totals.work_seconds < time.perf_counter() - start - waited + 0.2
+        assert 0 < loader.metrics()["decode_images_per_second"] <= BATCH / 0.3
 
 
 def test_ranks_that_cannot_ask_each_other_are_told() -> None:
